@@ -1,0 +1,33 @@
+"""How Millrace talks to Redis.
+
+redis-py's defaults resend commands after a lost reply and time out blocking reads; here nothing is resent behind our
+back (JobQueue repeats its calls itself, since each of them may be repeated), and blocking readers have connections of
+their own without a read timeout.
+"""
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
+"""What a Redis that is away, restarting or demoted raises."""
+
+__all__ = ["AWAY", "Redis", "RedisError", "connect"]
+
+
+def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
+    """A client for `url` (redis:// or rediss://). `timeout_s` None is for blocking reads and subscriptions."""
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=2.0,
+        socket_keepalive=True,
+        health_check_interval=0,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        max_connections=max_connections,
+    )

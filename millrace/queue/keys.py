@@ -1,0 +1,112 @@
+"""Every key in Redis, in one place.
+
+All keys of one model version begin with `mr:{NAME/VERSION}:`; the braces are a hash tag, so each script touches one
+slot of a Redis Cluster. `JOB` is `TENANT:JOB_ID`, `CLASS` a priority class (30, 20, 10). Every time is the server's
+clock in milliseconds.
+
+    key                          type    writer → reader          lifetime        content
+    ───────────────────────────  ──────  ───────────────────────  ──────────────  ─────────────────────────────────────
+    mr:job-index:JOB             hash    frontend → frontend      the job's, and  model, fingerprint, claimed (time)
+                                                                  a minute
+    mr:workers                   hash    worker → frontend        each field 5 s  worker id → expiry and JSON
+    mr:models                    hash    worker → frontend        each field 7 d  NAME/VERSION → expiry and JSON
+    mr:mailbox:FRONTEND          channel scripts → frontend       none            what a script did to watched jobs
+    …:job:JOB                    hash    scripts → scripts        deadline +      the job; see scripts/prelude.lua
+                                                                  retention
+    …:payload:JOB:FINGERPRINT    string  frontend → worker        as the job's,   the request's bytes
+                                                                  or to its end
+    …:results:JOB                stream  scripts → all            as the job's    the log: LAST-EPOCH seal,
+                                                                                  OFFSET-0 result, LAST-999999 end
+    …:waiting:CLASS:TENANT       zset    scripts → take           while non-empty job → sequence number (a FIFO that
+                                                                                  a released job re-enters in front)
+    …:struck                     zset    reap → take              while non-empty job → sequence number; jobs with a
+                                                                                  strike, which run alone
+    …:hold                       string  take → take              one lease       the worker that makes room for one
+    …:fair:CLASS                 zset    scripts → take           while non-empty waiting tenant → virtual time
+    …:rest:CLASS                 zset    scripts → scripts        while non-empty tenant that does not wait, but has
+                                                                                  been served ahead of the clock → its
+                                                                                  virtual time
+    …:running                    zset    scripts → reap           while non-empty job → lease expiry
+    …:due                        zset    scripts → reap           while non-empty job → a time not later than its next
+                                                                                  expiry of any kind
+    …:load                       hash    scripts → scripts, all   an hour idle    jobs, cost, bytes (and jobs:TENANT,
+                                                                                  cost:TENANT) waiting; rate, rate_at,
+                                                                                  mean_cost; sequence; clock:CLASS
+    …:pulse                      hash    reap → reap, take, emit  a day idle      last (when reap last ran), amnesty
+    …:take:WORKER                hash    take → take              two leases      sequence, reply: the last take again
+    …:bell                       list    scripts → worker         a minute        hints that work waits
+"""
+
+import re
+from dataclasses import dataclass
+
+PREFIX = "mr:"
+WORKERS = PREFIX + "workers"
+MODELS = PREFIX + "models"
+
+TENANT_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelVersion:
+    """One version of one model: the unit that owns a queue."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    @property
+    def base(self) -> str:
+        """The start of all its keys."""
+        return f"{PREFIX}{{{self}}}:"
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelVersion":
+        name, _, version = text.rpartition("/")
+        return cls(name, version)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class JobRef:
+    """Names one job: its queue, and its id within its tenant."""
+
+    model: ModelVersion
+    tenant: str
+    job_id: str
+
+    @property
+    def job(self) -> str:
+        """The job's name in its queue's keys."""
+        return f"{self.tenant}:{self.job_id}"
+
+    @classmethod
+    def parse(cls, model: ModelVersion, job: str) -> "JobRef":
+        tenant, _, job_id = job.partition(":")
+        return cls(model, tenant, job_id)
+
+
+def job_index(tenant: str, job_id: str) -> str:
+    return f"{PREFIX}job-index:{tenant}:{job_id}"
+
+
+def payload(ref: JobRef, fingerprint: str) -> str:
+    return f"{ref.model.base}payload:{ref.job}:{fingerprint}"
+
+
+def results(ref: JobRef) -> str:
+    return f"{ref.model.base}results:{ref.job}"
+
+
+def job(ref: JobRef) -> str:
+    return f"{ref.model.base}job:{ref.job}"
+
+
+def bell(model: ModelVersion) -> str:
+    return f"{model.base}bell"
+
+
+def mailbox(frontend: str) -> str:
+    return f"{PREFIX}mailbox:{frontend}"

@@ -1,0 +1,228 @@
+"""The queue: what frontends and workers may do to jobs, each verb one atomic script, each safe to repeat.
+
+    frontend   submit → watch … → read → unwatch, end, forget
+    worker     take → emit … / renew … → release
+    both       reap, each second
+
+A call whose reply is lost is repeated once; a Redis that stays away becomes `Unavailable`.
+"""
+
+import asyncio
+import secrets
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from millrace.errors import AlreadyExists, Exhausted, Unavailable
+from millrace.queue import keys, scripts, wire
+from millrace.queue.connection import AWAY, Redis, RedisError
+from millrace.queue.keys import JobRef, ModelVersion
+from millrace.queue.types import (
+    Emission,
+    Ending,
+    Entry,
+    JobRecord,
+    Limits,
+    Seen,
+    State,
+    Submission,
+    Taken,
+    Verdict,
+)
+
+CLAIM_MS = 5_000
+"""How long a claim on a job's name entitles to submit it."""
+MAILBOX_BYTES = 64 << 10
+"""A larger result is announced by its offset, and read from the log."""
+REAP_JOBS = 256
+MAX_CALLS = 48
+"""Calls of one process in flight at once."""
+
+_FULL = {
+    "jobs": "too many jobs wait for this model",
+    "cost": "too much work waits for this model",
+    "tenant": "too many jobs of this tenant wait for this model",
+    "bytes": "the payloads of this model's jobs fill their share of memory",
+}
+
+
+class JobQueue:
+    """All jobs of all models in one Redis. Raises `Unavailable` where Redis is away."""
+
+    def __init__(self, redis: Redis, limits: Limits | None = None) -> None:
+        self._redis = redis
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+        self.limits = limits or Limits()
+
+    # ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def submit(self, submission: Submission) -> JobRef:
+        """Queues the job, or finds the one that was queued under this name by the same request; answers where it is.
+
+        Raises:
+            AlreadyExists: the name belongs to another request.
+            Exhausted: a bound of the queue is reached.
+        """
+        for _ in range(3):
+            ref, claimed, fresh = await self._claim(submission)
+            if not fresh and await self.inspect(ref) is not None:
+                return ref
+            placed = replace(submission, ref=ref)
+            lifetime = submission.timeout_ms + self.limits.retention_ms
+            key = keys.payload(ref, submission.fingerprint)
+            await self._call(self._redis.set, key, submission.payload, px=lifetime, nx=True)
+            arguments = wire.submit_arguments(placed, self.limits, claimed + CLAIM_MS)
+            outcome, *detail = await self._script("submit", ref.model, *arguments)
+            if outcome in (b"queued", b"exists"):
+                return ref
+            if outcome == b"full":
+                await self._give_up(placed, claimed)
+                bound = detail[0].decode()
+                raise Exhausted(_FULL[bound], reason=f"QUEUE_FULL_{bound.upper()}", retry_after_s=1.0)
+        raise Unavailable("the job could not be queued in time", reason="CLAIM_LAPSED")
+
+    async def _claim(self, submission: Submission) -> tuple[JobRef, int, bool]:
+        """Where the job is or may be submitted, since when, and whether this call made the claim."""
+        wanted, replaced = submission.ref, ""
+        mine = (str(wanted.model), submission.fingerprint)
+        lifetime = submission.timeout_ms + self.limits.retention_ms + 60_000
+        index = keys.job_index(wanted.tenant, wanted.job_id)
+        while True:
+            answer = await self._call(scripts.run, self._redis, "claim", index, *mine, lifetime, replaced)
+            model, fingerprint, claimed, now = answer
+            ref = replace(wanted, model=ModelVersion.parse(model.decode()))
+            if claimed == now:
+                return ref, claimed, True
+            if now > claimed + CLAIM_MS and await self.inspect(ref) is None:
+                replaced = claimed
+            elif fingerprint.decode() != submission.fingerprint:
+                raise AlreadyExists(f"job {wanted.job_id} is another request", reason="JOB_ID_REUSED")
+            else:
+                return ref, claimed, False
+
+    async def _give_up(self, submission: Submission, claimed: int) -> None:
+        ref = submission.ref
+        index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
+        await self._call(scripts.run, self._redis, "claim", index, *mine, 0, claimed)
+        await self._call(self._redis.delete, keys.payload(ref, submission.fingerprint))
+
+    async def locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
+        """Where a job of this name is, and its request's fingerprint; None where no such job is known."""
+        index = keys.job_index(tenant, job_id)
+        model, fingerprint = await self._call(self._redis.hmget, index, ["model", "fingerprint"])
+        if model is None or fingerprint is None:
+            return None
+        ref = JobRef(ModelVersion.parse(model.decode()), tenant, job_id)
+        return (ref, fingerprint.decode()) if await self.inspect(ref) is not None else None
+
+    async def watch(self, frontend: str, refs: Iterable[JobRef]) -> dict[JobRef, Seen]:
+        """Renews a frontend's interest in jobs, and says how they stand."""
+        seen: dict[JobRef, Seen] = {}
+        for model, group in _by_model(refs).items():
+            names = [ref.job for ref in group]
+            answers = await self._script("watch", model, frontend, self.limits.interest_ms, *names)
+            for ref, (state, last) in zip(group, answers, strict=True):
+                seen[ref] = Seen(state=State(state.decode()) if state else None, last_offset=last)
+        return seen
+
+    async def unwatch(self, frontend: str, refs: Iterable[JobRef]) -> None:
+        """Takes back a frontend's interest; a job that nobody wants any more ends."""
+        for model, group in _by_model(refs).items():
+            await self._script("unwatch", model, frontend, *(ref.job for ref in group))
+
+    async def read(self, ref: JobRef, after: int = 0, count: int = 128) -> list[Entry]:
+        """The log behind offset `after`: its seals, at most `count` entries, and the end where it is reached."""
+        key = keys.results(ref)
+        entries = await self._call(self._redis.xrange, key, f"({after}-0", "+", count)
+        return [wire.decode_entry(entry_id, fields) for entry_id, fields in entries]
+
+    async def inspect(self, ref: JobRef) -> JobRecord | None:
+        """The job as it stands; None where there is none."""
+        fields = await self._call(self._redis.hgetall, keys.job(ref))
+        return wire.decode_record(ref, fields) if fields else None
+
+    async def end(self, ref: JobRef, ending: Ending) -> bool:
+        """Ends a job on the caller's word. False where it had ended, or is not known."""
+        text = (int(ending.code), ending.reason, ending.message, ending.field)
+        return bool(await self._script("end", ref.model, ref.job, *text))
+
+    async def forget(self, ref: JobRef) -> None:
+        """Removes an ended job that was delivered and cannot be asked for again."""
+        await self._script("forget", ref.model, ref.job)
+        await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
+
+    # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def take(
+        self, model: ModelVersion, worker: str, sequence: int, *, jobs: int, cost: float, alone: bool
+    ) -> Taken:
+        """Leases up to `jobs` waiting jobs of at most `cost` each. The same `sequence` again gives the same leases.
+
+        `alone` says that the worker runs nothing, or only jobs that lost their strikes there; only then may it be given
+        a job with a strike.
+        """
+        largest = int(min(cost, 2**53))
+        arguments = (worker, sequence, jobs, largest, secrets.token_urlsafe(9), self.limits.lease_ms, int(alone))
+        return wire.decode_taken(model, await self._script("take", model, *arguments))
+
+    async def payload(self, ref: JobRef, fingerprint: str) -> bytes | None:
+        """The request's bytes; None where the job has ended."""
+        payload: bytes | None = await self._call(self._redis.get, keys.payload(ref, fingerprint))
+        return payload
+
+    async def emit(self, model: ModelVersion, emissions: Sequence[Emission]) -> list[Verdict]:
+        """Appends one step's results to the logs and ends what is complete: one verdict for each emission."""
+        arguments = wire.emit_arguments(emissions)
+        return _verdicts(await self._script("emit", model, self.limits.lease_ms, MAILBOX_BYTES, *arguments))
+
+    async def renew(self, model: ModelVersion, held: Sequence[tuple[JobRef, str]]) -> list[Verdict]:
+        """Extends leases, given as (job, token)."""
+        flat = [part for ref, token in held for part in (ref.job, token)]
+        return _verdicts(await self._script("renew", model, self.limits.lease_ms, *flat))
+
+    async def release(self, model: ModelVersion, held: Sequence[tuple[JobRef, str, int]]) -> list[Verdict]:
+        """Hands jobs back without a strike, given as (job, token, cost so far)."""
+        flat = [part for ref, token, cost in held for part in (ref.job, token, cost)]
+        return _verdicts(await self._script("release", model, *flat))
+
+    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def reap(self, model: ModelVersion) -> None:
+        """Ends what is overdue and requeues lapsed leases."""
+        while await self._script("reap", model, self.limits.lease_ms, REAP_JOBS) == REAP_JOBS:
+            pass
+
+    async def load(self, model: ModelVersion) -> dict[str, float]:
+        """What waits and runs: jobs, cost, bytes, running, rate (cost per second, averaged over half a minute)."""
+        fields = await self._call(self._redis.hgetall, f"{model.base}load")
+        running = await self._call(self._redis.zcard, f"{model.base}running")
+        numbers = {name.decode(): float(value) for name, value in fields.items()}
+        wanted = ("jobs", "cost", "bytes", "rate", "mean_cost")
+        return {name: numbers.get(name, 0.0) for name in wanted} | {"running": float(running)}
+
+    async def _script(self, name: str, model: ModelVersion, *args: wire.Argument) -> Any:
+        return await self._call(scripts.run, self._redis, name, model.base, *args)
+
+    async def _call(self, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        """Makes a call that may be repeated, and repeats it once where its reply was lost."""
+        async with self._calls:
+            for attempt in (1, 2):
+                try:
+                    return await call(*args, **options)
+                except AWAY as error:
+                    if attempt == 2:
+                        raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
+                except RedisError as error:
+                    raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
+
+
+def _verdicts(answers: list[bytes]) -> list[Verdict]:
+    return [Verdict(answer.decode()) for answer in answers]
+
+
+def _by_model(refs: Iterable[JobRef]) -> dict[ModelVersion, list[JobRef]]:
+    groups: dict[ModelVersion, list[JobRef]] = defaultdict(list)
+    for ref in refs:
+        groups[ref.model].append(ref)
+    return groups

@@ -1,0 +1,99 @@
+"""Who is alive and what is served: two hashes whose entries expire one by one.
+
+Workers announce themselves each second and vanish after `WORKER_MS`; a model stays known for a week after its last
+worker, so that its queue may wait for a fleet that was scaled to zero.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from millrace.errors import Unavailable
+from millrace.queue import keys, scripts
+from millrace.queue.connection import AWAY, Redis
+from millrace.queue.keys import ModelVersion
+
+WORKER_MS = 5_000
+MODEL_MS = 7 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """A served model version."""
+
+    name: str
+    version: str
+    task: str
+    digest: str
+    """SHA-256 over the model's files."""
+    description: str = ""
+    context_length: int = 0
+    """Longest prompt plus output in tokens; 0 where that means nothing."""
+
+    @property
+    def model(self) -> ModelVersion:
+        return ModelVersion(self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEntry:
+    """A live worker. `models` are the NAME/VERSION it is ready for; `broken` says which folders it could not load."""
+
+    worker_id: str
+    device: str
+    execution_provider: str
+    state: str
+    """loading, ready or draining."""
+    models: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
+    running_jobs: int = 0
+    free_slots: int = 0
+    memory_used_bytes: int = 0
+    memory_total_bytes: int = 0
+
+
+class Registry:
+    """Raises `Unavailable` where Redis is away."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def announce(self, worker: WorkerEntry, models: Sequence[ModelEntry]) -> None:
+        """Says that a worker lives and what it serves; repeated each second."""
+        await self._write(keys.WORKERS, WORKER_MS, {worker.worker_id: _pack(worker)})
+        if models:
+            await self._write(keys.MODELS, MODEL_MS, {str(entry.model): _pack(entry) for entry in models})
+
+    async def leave(self, worker_id: str) -> None:
+        await self._write(keys.WORKERS, 0, {worker_id: ""})
+
+    async def workers(self) -> list[WorkerEntry]:
+        return [WorkerEntry(**_tuples(fields)) for fields in await self._read(keys.WORKERS)]
+
+    async def models(self) -> list[ModelEntry]:
+        return [ModelEntry(**fields) for fields in await self._read(keys.MODELS)]
+
+    async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
+        flat = [part for entry in entries.items() for part in entry]
+        try:
+            await scripts.run(self._redis, "announce", key, lifetime_ms, *flat)
+        except AWAY as error:
+            raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
+
+    async def _read(self, key: str) -> list[dict[str, Any]]:
+        try:
+            seconds, _ = await self._redis.time()
+            stored: Any = await self._redis.hgetall(key)
+        except AWAY as error:
+            raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
+        entries = (value.split(b" ", 1) for _, value in sorted(stored.items()))
+        return [json.loads(text) for expiry, text in entries if int(expiry) > seconds * 1000]
+
+
+def _pack(entry: ModelEntry | WorkerEntry) -> str:
+    return json.dumps(asdict(entry), separators=(",", ":"))
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

@@ -1,0 +1,30 @@
+"""Loads the queue's Lua scripts and runs them by hash."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+FOLDER = Path(__file__).parent / "scripts"
+WITHOUT_PRELUDE = frozenset({"claim", "announce"})
+
+
+@cache
+def source(name: str) -> tuple[str, str]:
+    """A script's text, prelude included, and the SHA-1 by which the server knows it."""
+    text = (FOLDER / f"{name}.lua").read_text()
+    if name not in WITHOUT_PRELUDE:
+        text = (FOLDER / "prelude.lua").read_text() + text
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def run(redis: Redis, name: str, key: str, *args: str | bytes | int | float) -> Any:
+    """Runs one script on `key`. A server that does not know it (restart, failover) is given the text."""
+    text, sha = source(name)
+    try:
+        return await redis.evalsha(sha, 1, key, *args)
+    except NoScriptError:
+        return await redis.eval(text, 1, key, *args)

@@ -1,0 +1,48 @@
+-- Appends what one engine step added, job by job, ends the jobs that are complete, and tells the frontends.
+--
+-- KEYS[1]  start of the model's keys
+-- ARGV     1 lease ms  2 largest result in bytes that a mailbox carries; then 11 for each job:
+--          job  token  offset (0: no result)  history  result  ends (0, 1)  code  reason  message  cost so far  field
+-- Answers  one verdict for each job: ok | duplicate | lost | gap | unwanted
+--
+-- Repeating the call is safe: an entry at this offset under this token, or an end by this token, is `duplicate`, which
+-- is success. That is asked before the token, since the end clears it.
+
+local lease_ms, mailbox_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local verdicts, done = {}, 0
+
+local function emitted_before(job, h, token, offset)
+  if offset == 0 then return h.ender == token end
+  if offset > number(h, 'last') then return false end
+  local entry = redis.call('XRANGE', key('results', job), offset .. '-0', offset .. '-0')[1]
+  return entry and entry[2][2] == token
+end
+
+local function emit(at)
+  local job, token, offset, history, body = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4]
+  local h = fetch(job)
+  if not h then return 'lost' end
+  if emitted_before(job, h, token, offset) then return 'duplicate' end
+  if h.token ~= token then return 'lost' end
+  if offset ~= 0 and offset ~= number(h, 'last') + 1 then return 'gap' end
+  if end_if_useless(job, h) then return 'unwanted' end
+  if offset ~= 0 then
+    redis.call('XADD', key('results', job), offset .. '-0', 'token', token, 'history', history, 'body', body)
+    redis.call('HSET', key('job', job), 'last', offset, 'history', history, 'strikes', 0)
+    h.last, h.history, h.strikes = tostring(offset), history, '0'
+    post(h, {job, offset, history, #body <= mailbox_bytes and body, false})
+  end
+  done = done + spend(job, h, tonumber(ARGV[at + 9]))
+  if ARGV[at + 5] == '1' then
+    redis.call('HSET', key('job', job), 'ender', token)
+    finish(job, h, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 10])
+  else
+    redis.call('ZADD', base .. 'running', now + lease_ms, job)
+  end
+  return 'ok'
+end
+
+for at = 3, #ARGV, 11 do table.insert(verdicts, emit(at)) end
+credit(done)
+deliver()
+return verdicts

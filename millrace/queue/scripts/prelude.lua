@@ -1,0 +1,216 @@
+-- What every script of one model's queue shares; it is put in front of each of them.
+--
+-- KEYS[1] is the start of all keys of the model version (…:), which carry one hash tag. Further keys are made from it,
+-- since a script learns the names of the jobs only while it runs; keys.py lists them all.
+--
+-- The hash job:JOB
+--   state         waiting | running | ended         tenant, class, weight, cost (estimate), fingerprint, bytes
+--   sequence      place in the tenant's FIFO, kept  submitted, taken (first take), ended: times
+--   deadline      time                              window, kept (1: wanted to the deadline), keep_until: time
+--   watchers      "FRONTEND=EXPIRY " …              retain (how long results stay after the end), ms
+--   token, epoch, holder, base (offset at the take) strikes, attempts
+--   last, history newest result                     spent (actual cost), charged (what the tenant has paid)
+--   ender         token that ended it               code, reason, message, field: how it ended
+
+local base = KEYS[1]
+local CLASSES = {'30', '20', '10'}
+local MAX_STRIKES, MAX_ATTEMPTS = 3, 50
+local RATE_SECONDS = 30
+local IDLE_MS = 3600000
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function key(kind, name) return base .. kind .. ':' .. name end
+
+local function fetch(job)
+  local flat = redis.call('HGETALL', key('job', job))
+  if #flat == 0 then return nil end
+  local h = {}
+  for i = 1, #flat, 2 do h[flat[i]] = flat[i + 1] end
+  return h
+end
+
+local function number(h, field) return tonumber(h[field] or 0) end
+
+local function amnesty() return tonumber(redis.call('HGET', base .. 'pulse', 'amnesty') or 0) end
+
+-- Until when a job is wanted: the latest of its watchers' expiries and of keep_until.
+local function wanted_until(h)
+  local latest = number(h, 'keep_until')
+  for expiry in string.gmatch(h.watchers or '', '=(%d+)') do latest = math.max(latest, tonumber(expiry)) end
+  return latest
+end
+
+local function is_wanted(h) return now < wanted_until(h) or now < amnesty() end
+
+-- Messages for the frontends that watch, one for each of them at the end of the script.
+local posts = {}
+
+local function post(h, entry)
+  for frontend in string.gmatch(h.watchers or '', '([^ =]+)=') do
+    posts[frontend] = posts[frontend] or {}
+    table.insert(posts[frontend], entry)
+  end
+end
+
+local function deliver()
+  for frontend, entries in pairs(posts) do
+    redis.call('PUBLISH', 'mr:mailbox:' .. frontend, cmsgpack.pack(entries))
+  end
+end
+
+local function ring()
+  redis.call('LPUSH', base .. 'bell', 1)
+  redis.call('LTRIM', base .. 'bell', 0, 63)
+  redis.call('PEXPIRE', base .. 'bell', 60000)
+end
+
+local function count(field, amount)
+  if redis.call('HINCRBY', base .. 'load', field, amount) == 0 then redis.call('HDEL', base .. 'load', field) end
+  redis.call('PEXPIRE', base .. 'load', IDLE_MS)
+end
+
+local function count_waiting(h, sign)
+  count('jobs', sign)
+  count('cost', sign * number(h, 'cost'))
+  count('jobs:' .. h.tenant, sign)
+  count('cost:' .. h.tenant, sign * number(h, 'cost'))
+end
+
+-- Start-time fair queueing between tenants (Goyal, Vin, Cheng 1996): a tenant's virtual time is its served cost divided
+-- by its weight; the smallest goes first; one that comes back starts at the clock, the time of the tenant served last.
+local function clock(class) return tonumber(redis.call('HGET', base .. 'load', 'clock:' .. class) or 0) end
+
+local function keep_rest(h, tag)
+  local rest = key('rest', h.class)
+  if tag > clock(h.class) then
+    redis.call('ZADD', rest, tag, h.tenant)
+    redis.call('PEXPIRE', rest, IDLE_MS)
+  else
+    redis.call('ZREM', rest, h.tenant)
+  end
+end
+
+local function charge(h, amount)
+  if amount == 0 then return end
+  local fair, rest = key('fair', h.class), key('rest', h.class)
+  local step = amount / number(h, 'weight')
+  if redis.call('ZSCORE', fair, h.tenant) then
+    redis.call('ZINCRBY', fair, step, h.tenant)
+  else
+    local at = math.max(tonumber(redis.call('ZSCORE', rest, h.tenant) or 0), clock(h.class)) + step
+    keep_rest(h, at)
+  end
+end
+
+-- Settles what the tenant was charged for a job to what the job has cost so far.
+local function settle(job, h)
+  local spent = number(h, 'spent')
+  charge(h, spent - number(h, 'charged'))
+  h.charged = tostring(spent)
+  redis.call('HSET', key('job', job), 'charged', h.charged)
+end
+
+local function enqueue(job, h)
+  if number(h, 'strikes') > 0 then
+    redis.call('ZADD', base .. 'struck', h.sequence, job)
+  else
+    local fair, rest = key('fair', h.class), key('rest', h.class)
+    redis.call('ZADD', key('waiting', h.class .. ':' .. h.tenant), h.sequence, job)
+    if not redis.call('ZSCORE', fair, h.tenant) then
+      local tag = math.max(tonumber(redis.call('ZSCORE', rest, h.tenant) or 0), clock(h.class))
+      redis.call('ZADD', fair, tag, h.tenant)
+      redis.call('ZREM', rest, h.tenant)
+    end
+  end
+  h.state = 'waiting'
+  redis.call('HSET', key('job', job), 'state', 'waiting')
+  count_waiting(h, 1)
+end
+
+local function dequeue(job, h)
+  if redis.call('ZREM', base .. 'struck', job) == 0 then
+    local waiting, fair = key('waiting', h.class .. ':' .. h.tenant), key('fair', h.class)
+    redis.call('ZREM', waiting, job)
+    if redis.call('ZCARD', waiting) == 0 then
+      local tag = tonumber(redis.call('ZSCORE', fair, h.tenant) or 0)
+      redis.call('ZREM', fair, h.tenant)
+      keep_rest(h, tag)
+    end
+  end
+  count_waiting(h, -1)
+end
+
+-- Forgets a job whose hash is gone: its lifetime ran out while nobody reaped.
+local function drop(job)
+  local tenant = string.match(job, '^[^:]+')
+  for _, zset in ipairs({'struck', 'running', 'due'}) do redis.call('ZREM', base .. zset, job) end
+  for _, class in ipairs(CLASSES) do
+    local waiting = key('waiting', class .. ':' .. tenant)
+    redis.call('ZREM', waiting, job)
+    if redis.call('EXISTS', waiting) == 0 then redis.call('ZREM', key('fair', class), tenant) end
+  end
+end
+
+local function leave_running(job, h)
+  redis.call('ZREM', base .. 'running', job)
+  redis.call('HSET', key('job', job), 'token', '', 'holder', '')
+  h.token, h.holder = '', ''
+  settle(job, h)
+end
+
+-- Adds work done to the measured rate, an exponential average over RATE_SECONDS.
+local function credit(amount)
+  if amount <= 0 then return end
+  local load = base .. 'load'
+  local rate = tonumber(redis.call('HGET', load, 'rate') or 0)
+  local age = (now - tonumber(redis.call('HGET', load, 'rate_at') or now)) / 1000
+  rate = rate * math.exp(-math.max(age, 0) / RATE_SECONDS) + amount / RATE_SECONDS
+  redis.call('HSET', load, 'rate', string.format('%.6f', rate), 'rate_at', now)
+end
+
+-- Notes a job's actual cost so far; answers what is new of it.
+local function spend(job, h, cost)
+  local fresh = cost - number(h, 'spent')
+  if fresh <= 0 then return 0 end
+  h.spent = tostring(cost)
+  redis.call('HSET', key('job', job), 'spent', cost)
+  return fresh
+end
+
+-- The one way to end a job.
+local function finish(job, h, code, reason, message, field)
+  local stream = key('results', job)
+  redis.call('XADD', stream, h.last .. '-999999', 'code', code, 'reason', reason, 'message', message, 'field', field)
+  if h.state == 'waiting' then dequeue(job, h) else leave_running(job, h) end
+  redis.call('ZREM', base .. 'due', job)
+  redis.call('DEL', key('payload', job .. ':' .. h.fingerprint))
+  count('bytes', -number(h, 'bytes'))
+  h.state = 'ended'
+  redis.call('HSET', key('job', job), 'state', 'ended', 'ended', now, 'watchers', '',
+    'code', code, 'reason', reason, 'message', message, 'field', field)
+  redis.call('PEXPIRE', key('job', job), h.retain)
+  redis.call('PEXPIRE', stream, h.retain)
+  if tonumber(code) == 0 then
+    local mean = tonumber(redis.call('HGET', base .. 'load', 'mean_cost') or h.spent)
+    redis.call('HSET', base .. 'load', 'mean_cost', string.format('%.3f', mean + (number(h, 'spent') - mean) / 20))
+  end
+  post(h, {job, tonumber(h.last), h.history, false, {tonumber(code), reason, message, field}})
+end
+
+local function abandon(job, h) finish(job, h, 1, 'ABANDONED', 'nobody wanted the job any more', '') end
+
+local function expire(job, h) finish(job, h, 4, 'DEADLINE_EXCEEDED', 'the job did not end before its deadline', '') end
+
+-- Ends a job that is late or that nobody wants. Answers whether it did.
+local function end_if_useless(job, h)
+  if now >= number(h, 'deadline') then
+    expire(job, h)
+  elseif not is_wanted(h) then
+    abandon(job, h)
+  else
+    return false
+  end
+  return true
+end

@@ -1,0 +1,53 @@
+-- Ends what is overdue and requeues what a worker has lost; every process calls it each second.
+--
+-- KEYS[1]  start of the model's keys
+-- ARGV     1 lease ms  2 how many jobs at the most
+-- Answers  how many jobs were due; as many as ARGV 2: call again
+--
+-- A gap of more than half a lease since the last call, or a clock that ran backwards, means that the server was away and
+-- nobody could renew: nothing lapses then for one lease (an amnesty). Deadlines are the callers' and hold all the same.
+--
+-- Repeating the call is safe: it does what the clock says is due, once.
+
+local lease_ms = tonumber(ARGV[1])
+local pulse = base .. 'pulse'
+local last = tonumber(redis.call('HGET', pulse, 'last') or now)
+if now < last or now - last > lease_ms / 2 then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
+redis.call('HSET', pulse, 'last', now)
+redis.call('PEXPIRE', pulse, 86400000)
+if redis.call('EXISTS', base .. 'due') == 1 then redis.call('PEXPIRE', base .. 'load', IDLE_MS) end
+
+local function lapse(job, h)
+  leave_running(job, h)
+  if h.last == h.base then h.strikes = tostring(number(h, 'strikes') + 1) end
+  redis.call('HSET', key('job', job), 'strikes', h.strikes)
+  if number(h, 'strikes') >= MAX_STRIKES then
+    finish(job, h, 13, 'POISON_JOB', 'the job lost its worker ' .. MAX_STRIKES .. ' times without a result', '')
+  else
+    enqueue(job, h)
+    ring()
+  end
+end
+
+local function next_expiry(job, h)
+  local grace = amnesty()
+  local expiry = math.max(wanted_until(h), grace)
+  if h.state == 'running' then
+    expiry = math.min(expiry, math.max(tonumber(redis.call('ZSCORE', base .. 'running', job) or 0), grace))
+  end
+  return math.min(expiry, number(h, 'deadline'))
+end
+
+local due = redis.call('ZRANGEBYSCORE', base .. 'due', '-inf', now, 'LIMIT', 0, ARGV[2])
+for _, job in ipairs(due) do
+  local h = fetch(job)
+  if not h then
+    drop(job)
+  elseif not end_if_useless(job, h) then
+    local expiry = tonumber(redis.call('ZSCORE', base .. 'running', job) or 0)
+    if h.state == 'running' and now >= expiry and now >= amnesty() then lapse(job, h) end
+    if h.state ~= 'ended' then redis.call('ZADD', base .. 'due', next_expiry(job, h), job) end
+  end
+end
+deliver()
+return #due

@@ -1,0 +1,51 @@
+-- Accepts a job: bounds and enqueue in one step. The payload is in its key already.
+--
+-- KEYS[1]  start of the model's keys
+-- ARGV     1 job  2 tenant  3 class  4 weight  5 cost  6 fingerprint  7 payload bytes  8 timeout ms
+--          9 resume window ms  10 wanted to the deadline (0, 1)  11 retention after the end, ms  12 watcher or ''
+--          13 interest ms  14 not after (time: the claim on the job's name is good until then)
+--          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
+-- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'full', bound}
+--
+-- Repeating the call is safe: the job exists then, and the answer says so.
+
+local job, tenant, cost, bytes = ARGV[1], ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
+local known = redis.call('HGET', key('job', job), 'fingerprint')
+if known then return {'exists', known} end
+if now > tonumber(ARGV[14]) then return {'late'} end
+
+local function held(field) return tonumber(redis.call('HGET', base .. 'load', field) or 0) end
+if held('jobs') >= tonumber(ARGV[15]) then return {'full', 'jobs'} end
+if held('cost') + cost > tonumber(ARGV[16]) then return {'full', 'cost'} end
+if held('jobs:' .. tenant) >= tonumber(ARGV[17]) then return {'full', 'tenant'} end
+if held('bytes') + bytes > tonumber(ARGV[18]) then return {'full', 'bytes'} end
+
+local deadline = now + tonumber(ARGV[8])
+local window, keep_until, watchers = tonumber(ARGV[9]), 0, ''
+if ARGV[12] ~= '' then
+  local expiry = now + tonumber(ARGV[13])
+  watchers = ARGV[12] .. '=' .. expiry .. ' '
+  if window > 0 then keep_until = expiry + window end
+end
+if ARGV[10] == '1' then keep_until = deadline end
+
+local h = {
+  state = 'waiting', tenant = tenant, class = ARGV[3], weight = ARGV[4], cost = ARGV[5], fingerprint = ARGV[6],
+  bytes = ARGV[7], deadline = tostring(deadline), window = ARGV[9], kept = ARGV[10],
+  keep_until = tostring(keep_until), watchers = watchers, retain = ARGV[11], submitted = tostring(now),
+  sequence = tostring(redis.call('HINCRBY', base .. 'load', 'sequence', 1)), strikes = '0', attempts = '0',
+  epoch = '0', token = '', holder = '', base = '0', last = '0', history = string.rep('\0', 8), spent = '0',
+  charged = '0',
+}
+local flat = {}
+for field, value in pairs(h) do
+  table.insert(flat, field)
+  table.insert(flat, value)
+end
+redis.call('HSET', key('job', job), unpack(flat))
+redis.call('PEXPIRE', key('job', job), deadline - now + tonumber(ARGV[11]) + 60000)
+count('bytes', bytes)
+enqueue(job, h)
+redis.call('ZADD', base .. 'due', math.min(deadline, wanted_until(h)), job)
+ring()
+return {'queued'}

@@ -1,0 +1,99 @@
+-- Leases waiting jobs to a worker: by class, then by the tenants' virtual time, then first come first served.
+--
+-- KEYS[1]  start of the model's keys
+-- ARGV     1 worker  2 take sequence number  3 how many jobs  4 largest cost of a job  5 nonce (random, new for each
+--          sequence number)  6 lease ms  7 alone (1: the worker runs nothing, or only jobs that lost a strike there)
+-- Answers  packed {hold, leases}; a lease is {job, token, epoch, strikes, attempts, last, history, cost, fingerprint,
+--          submitted, first taken, deadline, taken}
+--
+-- Repeating a sequence number is safe: the answer is kept, and given again.
+
+local worker, sequence, room, largest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local nonce, lease_ms, alone = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local memory = key('take', worker)
+local before = redis.call('HMGET', memory, 'sequence', 'reply')
+if before[1] == sequence then return before[2] end
+
+local leases = {}
+
+local function lease(job, h)
+  dequeue(job, h)
+  local first = h.taken or tostring(now)
+  local token = nonce .. '.' .. (#leases + 1)
+  local epoch, attempts = number(h, 'epoch') + 1, number(h, 'attempts') + 1
+  redis.call('HSET', key('job', job), 'state', 'running', 'token', token, 'holder', worker, 'epoch', epoch,
+    'attempts', attempts, 'base', h.last, 'taken', first, 'charged', math.max(number(h, 'cost'), number(h, 'spent')))
+  charge(h, math.max(number(h, 'cost'), number(h, 'spent')) - number(h, 'charged'))
+  redis.call('XADD', key('results', job), h.last .. '-' .. epoch, 'epoch', epoch, 'holder', worker)
+  redis.call('PEXPIRE', key('results', job), math.max(number(h, 'deadline') - now, 0) + number(h, 'retain') + 60000)
+  redis.call('ZADD', base .. 'running', now + lease_ms, job)
+  redis.call('ZADD', base .. 'due', 'LT', now + lease_ms, job)
+  table.insert(leases, {job, token, epoch, number(h, 'strikes'), attempts, number(h, 'last'), h.history,
+    number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now})
+end
+
+-- A head that may run, or nil where it was of no use and has been ended.
+local function useful(job)
+  local h = fetch(job)
+  if not h then
+    drop(job)
+  elseif number(h, 'attempts') >= MAX_ATTEMPTS then
+    finish(job, h, 13, 'TOO_MANY_ATTEMPTS', 'the job was given up after ' .. MAX_ATTEMPTS .. ' attempts', '')
+  elseif not end_if_useless(job, h) then
+    return h
+  end
+end
+
+local function take_struck()
+  while true do
+    local head = redis.call('ZRANGE', base .. 'struck', 0, 0)[1]
+    if not head then return false end
+    local h = useful(head)
+    if h then
+      if alone then
+        redis.call('DEL', base .. 'hold')
+        lease(head, h)
+        return true
+      end
+      local holder = redis.call('GET', base .. 'hold')
+      if holder and holder ~= worker then return false end
+      redis.call('SET', base .. 'hold', worker, 'PX', lease_ms)
+      return true
+    end
+  end
+end
+
+local function take_class(class)
+  local fair = key('fair', class)
+  local skipped = 0
+  while #leases < room do
+    local tenant, tag = unpack(redis.call('ZRANGE', fair, skipped, skipped, 'WITHSCORES'))
+    if not tenant then return end
+    local head = redis.call('ZRANGE', key('waiting', class .. ':' .. tenant), 0, 0)[1]
+    local h = useful(head)
+    if h and number(h, 'cost') > largest then
+      skipped = skipped + 1
+    elseif h then
+      redis.call('HSET', base .. 'load', 'clock:' .. class, string.format('%.6f', math.max(tag, clock(class))))
+      redis.call('ZREMRANGEBYSCORE', key('rest', class), '-inf', clock(class))
+      lease(head, h)
+    end
+  end
+end
+
+local hold = false
+if room > 0 then
+  hold = take_struck()
+  if not hold then
+    for _, class in ipairs(CLASSES) do take_class(class) end
+  end
+  hold = hold and #leases == 0
+end
+
+local waiting = tonumber(redis.call('HGET', base .. 'load', 'jobs') or 0)
+if #leases > 0 and waiting > 0 then ring() end
+deliver()
+local reply = cmsgpack.pack({hold, leases})
+redis.call('HSET', memory, 'sequence', sequence, 'reply', reply)
+redis.call('PEXPIRE', memory, 2 * lease_ms)
+return reply

@@ -1,0 +1,192 @@
+"""What goes into the queue and comes out of it. Times are the server's clock in milliseconds."""
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from millrace.errors import Code
+from millrace.queue.keys import JobRef
+
+
+class Priority(IntEnum):
+    """A higher class always goes before a lower one; the values are the proto's."""
+
+    BATCH = 10
+    STANDARD = 20
+    INTERACTIVE = 30
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    ENDED = "ended"
+
+
+class Verdict(StrEnum):
+    """The queue's answer to an emission or a renewal."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"
+    """This very emission is in the log already: success."""
+    LOST = "lost"
+    """The lease is not yours any more: drop the job."""
+    GAP = "gap"
+    """The offset is not the next one: read the log again."""
+    UNWANTED = "unwanted"
+    """Nobody wants the job, or it is late; it has been ended: drop it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds and lifetimes that a queue enforces; every process of a deployment uses the same."""
+
+    lease_ms: int = 3_000
+    """How long a worker holds a job without renewing it."""
+    interest_ms: int = 3_000
+    """How long a frontend's interest lasts without being renewed."""
+    retention_ms: int = 600_000
+    """How long results stay after the end of a job that can be asked for again."""
+    linger_ms: int = 30_000
+    """The same for a job that cannot; delivery removes it sooner."""
+    max_waiting_jobs: int = 10_000
+    max_waiting_cost: int = 50_000_000
+    max_tenant_jobs: int = 5_000
+    """Waiting jobs of one tenant."""
+    max_payload_bytes: int = 1 << 30
+    """Payloads of all jobs of one model that have not ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A validated request on its way into the queue."""
+
+    ref: JobRef
+    fingerprint: str
+    """Of the request without its JobOptions, before defaults and seed; 32 hexadecimal characters."""
+    payload: bytes
+    cost: int
+    """Estimated, in tokens or rows; what the tenant is charged until the actual cost is known."""
+    priority: Priority = Priority.STANDARD
+    weight: float = 1.0
+    """The tenant's share relative to others."""
+    timeout_ms: int = 600_000
+    resume_window_ms: int = 0
+    """How long the job stays wanted after its last watcher has gone."""
+    wanted_to_deadline: bool = False
+    """Stays wanted until its deadline, watched or not."""
+    retained: bool = False
+    """Its results stay for the retention time after the end."""
+    watcher: str = ""
+    """The frontend that relays it from the start; empty where none does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to work on a job and append to its log, until it lapses."""
+
+    ref: JobRef
+    token: str
+    epoch: int
+    strikes: int
+    """Lapses without a new result, before this lease."""
+    attempts: int
+    """This lease included."""
+    last_offset: int
+    history: bytes
+    """Of the results so far, 8 bytes."""
+    cost: int
+    fingerprint: str
+    submit_ms: int
+    first_take_ms: int
+    take_ms: int
+    deadline_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    leases: tuple[Lease, ...] = ()
+    hold: bool = False
+    """A job with a strike waits for this worker to be empty: take nothing else until then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a job ended. `field` names the request's field that is to blame, with INVALID_ARGUMENT."""
+
+    code: Code = Code.OK
+    reason: str = ""
+    message: str = ""
+    field: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emission:
+    """One job's share of an emit: its next result, its end, or both."""
+
+    ref: JobRef
+    token: str
+    offset: int = 0
+    """Of the result; 0 where there is none."""
+    history: bytes = b""
+    result: bytes = b""
+    ending: Ending | None = None
+    cost: int = 0
+    """The job's actual cost so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A job as `watch` saw it; state is None where there is no such job."""
+
+    state: State | None
+    last_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A result in the log or in a mailbox; `body` is None where the mailbox carried the offset alone."""
+
+    offset: int
+    history: bytes
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Marks in the log that a new lease began behind `last_offset`."""
+
+    last_offset: int
+    epoch: int
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The last entry of a log."""
+
+    last_offset: int
+    ending: Ending
+
+
+Entry = Result | Seal | End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """What `inspect` tells of a job."""
+
+    ref: JobRef
+    state: State
+    fingerprint: str
+    priority: Priority
+    last_offset: int
+    history: bytes
+    attempts: int
+    strikes: int
+    holder: str
+    submit_ms: int
+    deadline_ms: int
+    end_ms: int
+    """0 before the end."""
+    expire_ms: int
+    """When the results go; 0 before the end."""
+    ending: Ending | None

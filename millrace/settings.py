@@ -1,0 +1,42 @@
+"""What every process of a deployment is told in the same way: environment variables that begin with `MILLRACE_`.
+
+Each process extends `Settings` with its own few; they are read once, in its `__main__`, and printed redacted at start.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millrace.queue import Limits
+
+
+class Settings(BaseSettings):
+    """Defaults run on a laptop."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", frozen=True)
+
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the Redis or Valkey that holds the queue")
+    lease_ms: int = Field(default=3_000, ge=200, description="how long a worker holds a job without renewing it")
+    interest_ms: int = Field(default=3_000, ge=200, description="how long a frontend's interest lasts unrenewed")
+    retention_ms: int = Field(default=600_000, ge=0, description="how long results stay after a job's end")
+    max_waiting_jobs: int = Field(default=10_000, ge=1, description="jobs that may wait for one model")
+    max_tenant_jobs: int = Field(default=5_000, ge=1, description="jobs of one tenant that may wait for one model")
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    def limits(self) -> Limits:
+        return Limits(
+            lease_ms=self.lease_ms,
+            interest_ms=self.interest_ms,
+            retention_ms=self.retention_ms,
+            max_waiting_jobs=self.max_waiting_jobs,
+            max_tenant_jobs=self.max_tenant_jobs,
+        )
+
+    def redacted(self) -> dict[str, object]:
+        """All settings, with passwords in URLs blotted out, for the log."""
+        values = self.model_dump()
+        scheme, _, rest = self.redis_url.partition("://")
+        values["redis_url"] = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else self.redis_url
+        return values
