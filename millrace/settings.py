@@ -40,3 +40,13 @@ class Settings(BaseSettings):
         scheme, _, rest = self.redis_url.partition("://")
         values["redis_url"] = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else self.redis_url
         return values
+
+
+def describe(settings: type[Settings]) -> str:
+    """The settings with their environment variables, defaults and meaning: the end of a process's --help."""
+    prefix = settings.model_config["env_prefix"]
+    lines = ["environment variables:"]
+    for name, field in settings.model_fields.items():
+        default = "drawn at start" if field.default_factory else field.default
+        lines.append(f"  {prefix + name.upper():32} {field.description or ''} [{default}]")
+    return "\n".join(lines)

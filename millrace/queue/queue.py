@@ -16,7 +16,7 @@ from typing import Any
 
 from millrace.errors import AlreadyExists, Exhausted, Unavailable
 from millrace.queue import keys, scripts, wire
-from millrace.queue.connection import AWAY, Redis, RedisError
+from millrace.queue.connection import AWAY, Redis, RedisError, call
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
@@ -204,12 +204,12 @@ class JobQueue:
     async def _script(self, name: str, model: ModelVersion, *args: wire.Argument) -> Any:
         return await self._call(scripts.run, self._redis, name, model.base, *args)
 
-    async def _call(self, call: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         """Makes a call that may be repeated, and repeats it once where its reply was lost."""
         async with self._calls:
             for attempt in (1, 2):
                 try:
-                    return await call(*args, **options)
+                    return await call(function, *args, **options)
                 except AWAY as error:
                     if attempt == 2:
                         raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error

@@ -1,0 +1,56 @@
+# The verbs; CI and people call the same ones. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+ENVIRONMENT := .venv/.complete
+
+.PHONY: help env demo serve test lint format proto bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(ENVIRONMENT): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Millrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+env: $(ENVIRONMENT) ## install everything, pinned, into .venv
+
+demo: $(ENVIRONMENT) ## start a fleet, stream completions, kill a worker in the middle, stop
+	$(BIN)/python -m scripts.demo
+
+serve: $(ENVIRONMENT) ## run Millrace here with two workers, until Ctrl-C
+	$(BIN)/millrace up --workers 2
+
+test: $(ENVIRONMENT) ## run all tests and print the coverage
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(ENVIRONMENT) ## check style, types and stubs; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m scripts.proto --check
+
+format: $(ENVIRONMENT) ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(ENVIRONMENT) ## make the stubs from protos/
+	$(BIN)/python -m scripts.proto
+
+bench: $(ENVIRONMENT) ## measure, as ratios against the bare engine
+	$(BIN)/python -m bench
+
+lock: ## resolve the pinned versions anew
+	$(PYTHON) -m pip install --quiet --target build/uv uv
+	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli dev,--extra $(extra)) \
+	  pyproject.toml -o requirements.lock
+
+clean: ## remove what the other verbs made
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -1,0 +1,139 @@
+"""The commands and their options."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millrace.cli import calls
+from millrace.cli.embedded import EmbeddedMissing
+from millrace.cli.up import Plan, check
+from millrace.cli.up import up as run_fleet
+
+app = typer.Typer(
+    help="Large models as a service: streams that survive the death of any process.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis or Valkey; unset: an embedded one.")]
+Models = Annotated[Path, typer.Option("--models", metavar="DIR", help="The model repository: NAME/VERSION/model.yaml.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+Address = Annotated[
+    str, typer.Option("--address", metavar="HOST:PORT[,…]", envvar="MILLRACE_ADDRESS", help="Frontends to call.")
+]
+Tenant = Annotated[str, typer.Option("--tenant", envvar="MILLRACE_TENANT", help="On whose behalf.")]
+
+
+@app.command()
+def up(
+    redis: Redis = None,
+    frontends: Annotated[int, typer.Option(min=1, help="Frontend processes, each with ports of its own.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    models: Models = Path("models"),
+    device: Device = "auto",
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8002,
+    log_level: LogLevel = "warning",
+) -> None:
+    """Run everything on this machine: Redis, frontends and workers. Ctrl-C drains and stops.
+
+    Prints `millrace ready grpc=HOST:PORT[,…] http=HOST:PORT[,…]` when every model is ready.
+
+    [bold]millrace up[/bold]
+    [bold]millrace up --frontends 2 --workers 2 --redis redis://127.0.0.1:6379/0[/bold]
+    """
+    plan = Plan(
+        redis_url=redis,
+        frontends=frontends,
+        workers=workers,
+        models=models,
+        device=device,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        log_level=log_level,
+    )
+    if (problem := check(plan)) is not None:
+        fail(problem)
+    try:
+        raise typer.Exit(asyncio.run(run_fleet(plan)))
+    except EmbeddedMissing as error:
+        fail(str(error))
+
+
+@app.command()
+def frontend(
+    redis: Redis = None,
+    grpc_address: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:8001",
+    http_address: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:8002",
+) -> None:
+    """Run one frontend in this process. All settings: python -m services.frontend --help"""
+    become(
+        "services.frontend",
+        MILLRACE_REDIS_URL=redis,
+        MILLRACE_GRPC_ADDRESS=grpc_address,
+        MILLRACE_HTTP_ADDRESS=http_address,
+    )
+
+
+@app.command()
+def worker(redis: Redis = None, models: Models = Path("models"), device: Device = "auto") -> None:
+    """Run one worker in this process. All settings: python -m services.worker --help"""
+    become("services.worker", MILLRACE_REDIS_URL=redis, MILLRACE_MODELS=str(models), MILLRACE_DEVICE=device)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue; - reads standard input.")],
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest token.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=0)] = None,
+    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    min_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print tokens, rate and time to first token at the end.")
+    ] = False,
+    address: Address = "127.0.0.1:8001",
+    tenant: Tenant = "default",
+) -> None:
+    """Stream a completion to standard output.
+
+    [bold]millrace generate -m pycode -p 'def fibonacci(' --max-tokens 80[/bold]
+    [bold]cat half.py | millrace generate -m pycode -p - --temperature 0[/bold]
+    """
+    options = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "seed": seed,
+        "stop_strings": stop or [],
+    }
+    text = sys.stdin.read() if prompt == "-" else prompt
+    raise typer.Exit(calls.run(calls.generate(address, tenant, model, text, options, stats=stats)))
+
+
+@app.command()
+def models(address: Address = "127.0.0.1:8001", tenant: Tenant = "default") -> None:
+    """List what is served, by how many workers, and how long a new job would wait."""
+    raise typer.Exit(calls.run(calls.models(address, tenant)))
+
+
+def become(module: str, **environment: str | None) -> None:
+    """Replaces this process by `python -m module`. Options that were not given leave the environment as it is."""
+    given = {name: value for name, value in environment.items() if value is not None}
+    os.execve(sys.executable, [sys.executable, "-m", module], os.environ | given)
+
+
+def fail(problem: str) -> None:
+    typer.echo(f"millrace: {problem}", err=True)
+    raise typer.Exit(2)

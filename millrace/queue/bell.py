@@ -1,0 +1,25 @@
+"""The hint that wakes an idle worker: a blocking read with a connection of its own."""
+
+import asyncio
+
+from millrace.queue import keys
+from millrace.queue.connection import AWAY, Redis
+from millrace.queue.keys import ModelVersion
+
+BLOCK_S = 1
+RETRY_S = 0.1
+
+
+class Bell:
+    """`redis` is a client without a read timeout. A bell may ring for nothing, and never proves that no work waits."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def wait(self, model: ModelVersion) -> None:
+        """Returns when the model's bell rings, and after a second at the latest."""
+        try:
+            async with asyncio.timeout(2 * BLOCK_S):
+                await self._redis.blpop([keys.bell(model)], timeout=BLOCK_S)
+        except (*AWAY, TimeoutError):
+            await asyncio.sleep(RETRY_S)

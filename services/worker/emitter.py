@@ -1,0 +1,119 @@
+"""Writes what the engine's steps add to the results logs: one emit in flight; later steps merge meanwhile."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from millrace.engine import Output
+from millrace.errors import Unavailable
+from millrace.queue import Emission, JobQueue, ModelVersion, Verdict
+from services.worker.results import Held, emissions, merge
+
+MERGED_STEPS = 64
+"""Steps that may merge behind an unanswered emit before the engine pauses."""
+RETRY_S = 0.1
+log = structlog.get_logger()
+
+
+class Jobs(Protocol):
+    """The jobs that an emitter writes for."""
+
+    held: dict[str, Held]
+
+    def drop(self, job: str) -> None:
+        """The lease is lost, or nobody wants the job."""
+
+    def ended(self, job: str) -> None:
+        """The job's end is in its log."""
+
+
+class Emitter:
+    """For one model of one worker."""
+
+    def __init__(self, queue: JobQueue, model: ModelVersion, worker_id: str, jobs: Jobs) -> None:
+        self._queue, self._model, self._worker_id, self._jobs = queue, model, worker_id, jobs
+        self._pending: dict[str, list[Output]] = {}
+        self._steps = 0
+        self._news = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.on_results: Callable[[int], None] = lambda count: None
+
+    async def put(self, outputs: list[Output]) -> None:
+        """Takes one step's outputs; waits while too many steps are unwritten."""
+        await self._room.wait()
+        if not outputs:
+            return
+        for output in outputs:
+            self._add(output)
+        self._steps += 1
+        if self._steps >= MERGED_STEPS:
+            self._room.clear()
+        self._idle.clear()
+        self._news.set()
+
+    async def flushed(self) -> None:
+        """Returns when everything that was put is written, or is not wanted any more."""
+        await self._idle.wait()
+
+    def forget(self, job: str) -> None:
+        self._pending.pop(job, None)
+
+    async def run(self) -> None:
+        """Writes until cancelled."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            pending, self._pending, self._steps = self._pending, {}, 0
+            self._room.set()
+            batch = [
+                emission
+                for job, outputs in pending.items()
+                if (held := self._jobs.held.get(job)) is not None
+                for emission in emissions(held, outputs, self._worker_id)
+            ]
+            if batch:
+                self._apply(batch, await self._write(batch))
+            if not self._pending:
+                self._idle.set()
+
+    def _add(self, output: Output) -> None:
+        outputs = self._pending.setdefault(output.job, [])
+        latest = outputs[-1] if outputs else None
+        if latest is None or not _fold(latest, output):
+            outputs.append(output)
+
+    async def _write(self, batch: list[Emission]) -> list[Verdict]:
+        """Repeats until it is answered: an emission that is in the log already counts as written."""
+        while True:
+            try:
+                return await self._queue.emit(self._model, batch)
+            except Unavailable as error:
+                log.warning("emit.waiting", model=str(self._model), error=error.message)
+                await asyncio.sleep(RETRY_S)
+
+    def _apply(self, batch: list[Emission], verdicts: list[Verdict]) -> None:
+        written = 0
+        for emission, verdict in zip(batch, verdicts, strict=True):
+            held = self._jobs.held.get(emission.ref.job)
+            mine = held is not None and held.lease.token == emission.token
+            if verdict in (Verdict.OK, Verdict.DUPLICATE):
+                written += emission.offset > 0
+                if mine and emission.ending is not None:
+                    self._jobs.ended(emission.ref.job)
+            elif mine:
+                log.info("job.dropped", job_id=emission.ref.job_id, verdict=verdict.value)
+                self._jobs.drop(emission.ref.job)
+        self.on_results(written)
+
+
+def _fold(earlier: Output, later: Output) -> bool:
+    if later.result is not None and earlier.result is not None and not merge(earlier.result, later.result):
+        return False
+    earlier.result = earlier.result if earlier.result is not None else later.result
+    earlier.last, earlier.failure, earlier.cost = later.last, later.failure, later.cost
+    return True

@@ -1,0 +1,226 @@
+"""The model repository: NAME/VERSION/model.yaml, and beside it whatever the model's engine reads.
+
+    pycode/1/model.yaml        name: pycode, task: text-generation, engine: generation, …
+    pycode/1/model.onnx        …
+
+Nothing here follows a link or leaves the repository. An engine is an entry point of group `millrace.engines`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, cast
+
+import onnxruntime as ort
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from millrace.engine import Engine, EngineContext
+
+GROUP = "millrace.engines"
+MODEL_FILE = "model.yaml"
+GENERATION_FILES = ("genai_config.json", "tokenizer.json")
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+def _inside(path: str) -> str:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ValueError("must lie inside the model's folder")
+    return path
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class GraphEntry(_Frozen):
+    """Where the graph for one kind of device lies."""
+
+    path: Annotated[str, AfterValidator(_inside)]
+    """The folder of genai_config.json, model.onnx and tokenizer.json, relative to model.yaml."""
+    precision: str = "unknown"
+
+
+class DefaultFields(_Frozen):
+    """What a request gets for a field that it leaves unset; None is the neutral value."""
+
+    temperature: float | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    min_p: float | None = Field(default=None, ge=0, lt=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+class ModelFile(_Frozen):
+    """model.yaml."""
+
+    name: str = Field(pattern=NAME)
+    task: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    engine: str = Field(description="an entry point of group millrace.engines")
+    description: str = ""
+    licence: str = ""
+    graphs: dict[Literal["cpu", "cuda"], GraphEntry] = Field(default_factory=dict)
+    slots: int = Field(default=32, ge=1, le=1024, description="how many sequences run at once")
+    context_length: int | None = Field(default=None, ge=2, description="None: the graph's own")
+    prefill_chunk_tokens: int = Field(default=128, ge=1, description="prompts are cut at multiples of it")
+    step_tokens: int = Field(default=0, ge=0, description="prompt tokens of one step; 0: one chunk")
+    defaults: DefaultFields = DefaultFields()
+    engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own business")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelFile":
+        if self.engine == "generation" and not self.graphs:
+            raise ValueError("graphs: the generation engine needs at least one")
+        if 0 < self.step_tokens < self.prefill_chunk_tokens:
+            raise ValueError("step_tokens: must hold at least one chunk of prefill_chunk_tokens")
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One version of a model whose files are in order."""
+
+    folder: Path
+    version: str
+    file: ModelFile
+    digest: str
+    """Hex SHA-256 over the names, sizes and SHA-256 sums of all files of the version."""
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A version that cannot be served, and why."""
+
+    path: Path
+    reason: str
+
+
+def scan(folder: Path) -> tuple[list[Model], list[Broken]]:
+    """All versions under `folder`: models by name, then versions, numbers before other names and in their order.
+    Raises FileNotFoundError where there is no such folder."""
+    models: list[Model] = []
+    broken: list[Broken] = []
+    for path in _versions(folder):
+        try:
+            models.append(_read(path))
+        except (OSError, ValueError) as error:
+            broken.append(Broken(path=path, reason=str(error)))
+    return models, broken
+
+
+def resolve_device(wanted: str) -> str:
+    """Turns "auto" into "cpu" or "cuda". Raises ValueError where a GPU is wanted and the runtime has none."""
+    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
+    if wanted == "auto":
+        return "cuda" if has_cuda else "cpu"
+    if wanted == "cuda" and not has_cuda:
+        raise ValueError(
+            "device cuda: this ONNX Runtime has no CUDAExecutionProvider; "
+            "install the extra millrace[gpu], and not millrace[cpu] beside it"
+        )
+    if wanted not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {wanted!r}: auto, cpu or cuda")
+    return wanted
+
+
+def load(model: Model, device: str, threads: int) -> Engine:
+    """The model's engine, warm, on a device as `resolve_device` names it. Raises ValueError for an engine that nothing
+    provides, and whatever the engine raises."""
+    build = _entry_point(model.file.engine).load()
+    config = model.file.model_dump()
+    config["step_tokens"] = model.file.step_tokens or model.file.prefill_chunk_tokens
+    context = EngineContext(folder=model.folder, config=config, device=resolve_device(device), threads=threads)
+    return cast(Engine, build(context))
+
+
+def _entry_point(name: str) -> EntryPoint:
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in known:
+        raise ValueError(f"unknown engine {name!r}: installed are {', '.join(sorted(known)) or 'none'}")
+    return known[name]
+
+
+def _versions(folder: Path) -> Iterator[Path]:
+    for name in sorted(_folders(folder)):
+        yield from sorted(_folders(name), key=_version_order)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _version_order(path: Path) -> tuple[bool, int, str]:
+    number = int(path.name) if re.fullmatch(r"[0-9]{1,18}", path.name) else None
+    return number is None, number or 0, path.name
+
+
+def _read(path: Path) -> Model:
+    """Raises ValueError with a sentence for whoever maintains the repository."""
+    files = _files(path)
+    if MODEL_FILE not in files:
+        raise ValueError(f"{MODEL_FILE} is missing")
+    if not re.fullmatch(NAME, path.name):
+        raise ValueError("a version's name has letters, digits, '_', '.', '-', and at most 64 of them")
+    file = _parse((path / MODEL_FILE).read_bytes())
+    if file.name != path.parent.name:
+        raise ValueError(f"name: {file.name!r} lies in a folder called {path.parent.name!r}")
+    if file.engine == "generation":
+        _check_graphs(path, file, files)
+    return Model(folder=path, version=path.name, file=file, digest=_digest(path, files))
+
+
+def _parse(text: bytes) -> ModelFile:
+    try:
+        return ModelFile.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{MODEL_FILE} is not YAML: {error}") from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
+        raise ValueError(f"{MODEL_FILE}: {'; '.join(problems)}") from None
+
+
+def _files(folder: Path) -> list[str]:
+    """All files below, relative, sorted. A link, even one that stays inside, is refused."""
+    found = []
+    for path in (folder.parent, folder, *folder.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"{path.name} is a symbolic link")
+        if path.is_file():
+            found.append(path.relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def _check_graphs(folder: Path, file: ModelFile, files: list[str]) -> None:
+    for device, entry in file.graphs.items():
+        base = PurePosixPath(entry.path)
+        missing = [name for name in GENERATION_FILES if (base / name).as_posix() not in files]
+        if missing:
+            raise ValueError(f"graphs.{device}: {missing[0]} is missing in {entry.path}")
+        graph = (base / _graph_name(folder / base)).as_posix()
+        if graph not in files:
+            raise ValueError(f"graphs.{device}: {graph} is missing")
+
+
+def _graph_name(folder: Path) -> str:
+    try:
+        return _inside(json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]["filename"])
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError("genai_config.json does not name model.decoder.filename") from None
+
+
+def _digest(folder: Path, files: list[str]) -> str:
+    manifest = hashlib.sha256()
+    for name in files:
+        with (folder / name).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        manifest.update(f"{name}\0{(folder / name).stat().st_size}\0{content}\n".encode())
+    return manifest.hexdigest()

@@ -1,0 +1,119 @@
+"""From an engine's outputs to the results log: the worker's border between protobuf and the queue."""
+
+import time
+from dataclasses import dataclass, field
+
+from google.protobuf.message import Message
+
+from millrace.engine import Failure, Output
+from millrace.queue import Emission, Ending, Lease
+from millrace.queue import history as running
+from millrace.v1.generation_pb2 import CompletionDelta, GenerateResponse
+from millrace.v1.job_pb2 import Timing
+
+HISTORY_TAG = b"\x39"
+"""Field 7, fixed64: `history`, in every message of a stream."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A job that this worker holds: its lease, how far its log goes, and where its time went."""
+
+    lease: Lease
+    offset: int
+    history: bytes
+    cost: int = 0
+    taken_at: float = field(default_factory=time.monotonic)
+    started_at: float = 0.0
+    first_output_at: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether it has had a result under this lease, so that a death of the worker is not blamed on it."""
+        return self.offset > self.lease.last_offset
+
+    @property
+    def name(self) -> str:
+        return self.lease.ref.job
+
+
+def merge(earlier: Message, later: Message) -> bool:
+    """Folds a later response of the same job into an earlier one; False where the type of response cannot be."""
+    if not isinstance(earlier, GenerateResponse) or not isinstance(later, GenerateResponse):
+        return False
+    by_index = {delta.index: delta for delta in earlier.deltas}
+    for delta in later.deltas:
+        if delta.index in by_index:
+            _append(by_index[delta.index], delta)
+        else:
+            earlier.deltas.append(delta)
+    earlier.prompt_logprobs.extend(later.prompt_logprobs)
+    if later.HasField("usage"):
+        earlier.usage.CopyFrom(later.usage)
+    return True
+
+
+def _append(earlier: CompletionDelta, later: CompletionDelta) -> None:
+    earlier.text += later.text
+    earlier.token_ids.extend(later.token_ids)
+    earlier.logprobs.extend(later.logprobs)
+    if later.finish_reason:
+        earlier.finish_reason = later.finish_reason
+        earlier.stop_match = later.stop_match
+
+
+def emissions(held: Held, outputs: list[Output], worker_id: str) -> list[Emission]:
+    """What goes into the log for one job: each output's result at the next offset, and the end. Advances `held`."""
+    return [_emission(held, output, worker_id) for output in outputs]
+
+
+def _emission(held: Held, output: Output, worker_id: str) -> Emission:
+    held.cost = max(held.cost, round(output.cost))
+    ending = _ending(output.failure) if output.last else None
+    if output.result is None:
+        return Emission(ref=held.lease.ref, token=held.lease.token, ending=ending, cost=held.cost)
+    held.offset += 1
+    held.first_output_at = held.first_output_at or time.monotonic()
+    if output.last:
+        _set(output.result, timing=_timing(held, worker_id))
+    _set(output.result, job_id=held.lease.ref.job_id, offset=held.offset)
+    body = output.result.SerializeToString()
+    held.history = running.extend(held.history, body)
+    return Emission(
+        ref=held.lease.ref,
+        token=held.lease.token,
+        offset=held.offset,
+        history=held.history,
+        result=body + HISTORY_TAG + held.history,
+        ending=ending,
+        cost=held.cost,
+    )
+
+
+def _set(message: Message, **fields: object) -> None:
+    for name, value in fields.items():
+        if name not in message.DESCRIPTOR.fields_by_name:
+            continue
+        if isinstance(value, Message):
+            getattr(message, name).CopyFrom(value)
+        else:
+            setattr(message, name, value)
+
+
+def _ending(failure: Failure | None) -> Ending:
+    if failure is None:
+        return Ending()
+    return Ending(code=failure.code, reason=failure.reason, message=failure.message, field=failure.field)
+
+
+def _timing(held: Held, worker_id: str) -> Timing:
+    timing = Timing(attempts=held.lease.attempts, worker_id=worker_id)
+    timing.queued.FromMilliseconds(max(held.lease.first_take_ms - held.lease.submit_ms, 0))
+    timing.batching.FromNanoseconds(_nanoseconds(held.taken_at, held.started_at))
+    timing.first_output.FromNanoseconds(_nanoseconds(held.started_at, held.first_output_at))
+    timing.remaining_output.FromNanoseconds(_nanoseconds(held.first_output_at, time.monotonic()))
+    return timing
+
+
+def _nanoseconds(since: float, until: float) -> int:
+    return max(int((until - since) * 1e9), 0)

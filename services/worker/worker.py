@@ -1,0 +1,143 @@
+"""The worker process: load → announce → serve → drain.
+
+It serves every valid model of its repository on one device, tells the registry what it is ready for, and reaps. What
+it does for one model is in host.py.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import psutil
+import structlog
+
+from millrace.errors import Unavailable
+from millrace.queue import JobQueue, ModelEntry, Registry, WorkerEntry, connect
+from millrace.queue.bell import Bell
+from services.worker import repository
+from services.worker.device import Device
+from services.worker.host import ModelHost
+from services.worker.settings import WorkerSettings
+
+TICK_S = 1.0
+STALLED_EXIT = 70
+log = structlog.get_logger()
+
+
+class Worker:
+    """One process, one device."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._device = Device()
+        self._device_kind = repository.resolve_device(settings.device)
+        self._hosts: list[ModelHost] = []
+        self._entries: list[ModelEntry] = []
+        self._broken: list[str] = []
+        self._state = "loading"
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until SIGTERM or SIGINT, then drains. Raises LookupError where no model can be served."""
+        async with AsyncExitStack() as stack:
+            calls = await stack.enter_async_context(connect(self._settings.redis_url))
+            waits = await stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
+            self._queue = JobQueue(calls, self._settings.limits())
+            self._registry, self._bell = Registry(calls), Bell(waits)
+            self._on_signal()
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(task) for task in self._background()]
+                running.append(tasks.create_task(self._load(tasks, running)))
+                await self._stop.wait()
+                await self._drain()
+                for task in running:
+                    task.cancel()
+
+    def _on_signal(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    def _background(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._every(TICK_S, self._announce), self._every(TICK_S, self._reap), self._watch_device()]
+
+    async def _load(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]]) -> None:
+        """Loads one model after the other; each is served as soon as it is warm."""
+        models, broken = await asyncio.to_thread(repository.scan, self._settings.models)
+        for folder in broken:
+            self._report_broken(str(folder.path), folder.reason)
+        for model in models:
+            try:
+                engine = await asyncio.to_thread(
+                    repository.load, model, device=self._device_kind, threads=self._settings.threads
+                )
+            except Exception as error:
+                self._report_broken(str(model.folder), f"{type(error).__name__}: {error}")
+                continue
+            host = ModelHost(self._queue, self._bell, self._device, model.version_key, engine, self._settings.worker_id)
+            self._hosts.append(host)
+            self._entries.append(model.entry())
+            running.append(tasks.create_task(host.run()))
+            log.info("model.ready", model=str(model.version_key))
+        if not self._hosts:
+            raise LookupError(f"no model in {self._settings.models} can be served")
+        self._state = "ready"
+        await self._announce()
+        print(f"worker ready id={self._settings.worker_id} models={','.join(self._served())}", flush=True)
+
+    def _report_broken(self, folder: str, reason: str) -> None:
+        log.error("model.broken", folder=folder, reason=reason)
+        self._broken.append(f"{folder}: {reason}")
+
+    def _served(self) -> list[str]:
+        return [str(host.model) for host in self._hosts]
+
+    async def _announce(self) -> None:
+        memory = psutil.virtual_memory()
+        entry = WorkerEntry(
+            worker_id=self._settings.worker_id,
+            device=repository.device_name(self._device_kind),
+            execution_provider=repository.execution_provider(self._device_kind),
+            state=self._state,
+            models=tuple(self._served()),
+            broken=tuple(self._broken),
+            running_jobs=sum(len(host.held) for host in self._hosts),
+            free_slots=sum(host.free_slots for host in self._hosts),
+            memory_used_bytes=psutil.Process().memory_info().rss,
+            memory_total_bytes=memory.total,
+        )
+        await self._registry.announce(entry, self._entries)
+
+    async def _reap(self) -> None:
+        for host in self._hosts:
+            await self._queue.reap(host.model)
+
+    async def _watch_device(self) -> None:
+        """Ends the process when a step hangs: its leases then lapse, and other workers go on with the jobs."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._device.stalled_s() > self._settings.stall_s:
+                log.error("device.stalled", seconds=round(self._device.stalled_s(), 1))
+                os._exit(STALLED_EXIT)
+
+    async def _drain(self) -> None:
+        log.info("worker.draining", jobs=sum(len(host.held) for host in self._hosts))
+        self._state = "draining"
+        try:
+            async with asyncio.timeout(self._settings.drain_s + 5):
+                await self._announce()
+                await asyncio.gather(*(host.drain(self._settings.drain_s) for host in self._hosts))
+                await self._registry.leave(self._settings.worker_id)
+        except (TimeoutError, Unavailable) as error:
+            log.warning("worker.drain_cut_short", error=repr(error))
+
+    async def _every(self, seconds: float, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await call()
+            except Unavailable as error:
+                log.warning("redis.away", error=error.message)
+            await asyncio.sleep(seconds)

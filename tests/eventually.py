@@ -1,0 +1,22 @@
+"""Waiting for what other processes do, with a deadline instead of a guess."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def eventually(probe: Callable[[], T | Awaitable[T]], within_s: float = 5.0, every_s: float = 0.01) -> T:
+    """The probe's first true answer. Raises AssertionError, with its last answer, where none comes in time."""
+    deadline = time.monotonic() + within_s
+    while True:
+        found = probe()
+        answer: T = await found if inspect.isawaitable(found) else found
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {answer!r} after {within_s} s")
+        await asyncio.sleep(every_s)

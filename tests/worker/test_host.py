@@ -1,0 +1,232 @@
+"""The worker's shell around an engine: take, add, step, emit, renew, drop, drain."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from millrace.errors import Code
+from millrace.queue import (
+    End,
+    Ending,
+    Entry,
+    JobQueue,
+    JobRef,
+    Limits,
+    ModelVersion,
+    Result,
+    State,
+    Submission,
+    connect,
+)
+from millrace.queue.bell import Bell
+from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Stopping
+from services.worker.device import Device
+from services.worker.host import ModelHost
+from tests.eventually import eventually
+from tests.worker.counting import CountingEngine
+
+MODEL = ModelVersion("counting", "1")
+LIMITS = Limits(lease_ms=600, interest_ms=60_000)
+
+
+class Bench:
+    """A queue, and hosts that serve it."""
+
+    def __init__(self, url: str) -> None:
+        self.calls, self.waits = connect(url), connect(url, timeout_s=None)
+        self.queue = JobQueue(self.calls, LIMITS)
+        self._submitted = 0
+
+    async def submit(self, max_tokens: int, text: str = "count", **options: object) -> JobRef:
+        self._submitted += 1
+        ref = JobRef(MODEL, "default", f"job-{self._submitted}")
+        request = GenerateRequest(model="counting", text=text, stopping=Stopping(max_tokens=max_tokens))
+        submission = Submission(
+            ref=ref,
+            fingerprint="f" * 32,
+            payload=request.SerializeToString(),
+            cost=max_tokens,
+            watcher="test",
+            retained=True,
+        )
+        return await self.queue.submit(submission)
+
+    async def state(self, ref: JobRef) -> State:
+        record = await self.queue.inspect(ref)
+        assert record is not None
+        return record.state
+
+    async def ended(self, ref: JobRef) -> bool:
+        return await self.state(ref) is State.ENDED
+
+    async def log(self, ref: JobRef) -> list[Entry]:
+        return await self.queue.read(ref, 0, 100_000)
+
+    @asynccontextmanager
+    async def host(self, engine: CountingEngine, worker: str = "w1") -> AsyncIterator[ModelHost]:
+        host = ModelHost(self.queue, Bell(self.waits), Device(), MODEL, engine, worker)
+        task = asyncio.create_task(host.run())
+        try:
+            yield host
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, BaseExceptionGroup):
+                await task
+
+
+@pytest.fixture
+async def bench(redis_url: str) -> AsyncIterator[Bench]:
+    bench = Bench(redis_url)
+    yield bench
+    await bench.calls.aclose()
+    await bench.waits.aclose()
+
+
+def tokens(log: list[Entry]) -> list[int]:
+    bodies = [GenerateResponse.FromString(entry.body or b"") for entry in log if isinstance(entry, Result)]
+    return [token for body in bodies for delta in body.deltas for token in delta.token_ids]
+
+
+def ending(log: list[Entry]) -> Ending:
+    (end,) = [entry for entry in log if isinstance(entry, End)]
+    return end.ending
+
+
+async def test_a_job_is_taken_stepped_and_written_to_its_log_with_an_end(bench: Bench) -> None:
+    ref = await bench.submit(20)
+    async with bench.host(CountingEngine()):
+        await eventually(lambda: bench.ended(ref))
+    log = await bench.log(ref)
+    assert tokens(log) == list(range(20))
+    assert ending(log) == Ending()
+    results = [entry for entry in log if isinstance(entry, Result)]
+    assert [result.offset for result in results] == list(range(1, len(results) + 1))
+    last = GenerateResponse.FromString(results[-1].body or b"")
+    assert (last.job_id, last.offset) == (ref.job_id, len(results))
+    assert last.history == int.from_bytes(results[-1].history, "little")
+    assert (last.timing.attempts, last.timing.worker_id) == (1, "w1")
+
+
+async def test_jobs_join_running_ones_up_to_the_engines_room(bench: Bench) -> None:
+    engine = CountingEngine(slots=3)
+    refs = [await bench.submit(30) for _ in range(8)]
+    async with bench.host(engine):
+        for ref in refs:
+            await eventually(lambda ref=ref: bench.ended(ref))
+    assert engine.largest_batch == 3
+    for ref in refs:
+        assert tokens(await bench.log(ref)) == list(range(30))
+
+
+async def test_a_job_that_the_engine_refuses_ends_with_its_failure(bench: Bench) -> None:
+    ref, other = await bench.submit(5, text="refuse"), await bench.submit(5)
+    async with bench.host(CountingEngine()):
+        await eventually(lambda: bench.ended(ref))
+        await eventually(lambda: bench.ended(other))
+    expected = Ending(
+        code=Code.INVALID_ARGUMENT, reason="REFUSED", message="the engine refuses this prompt", field="text"
+    )
+    assert ending(await bench.log(ref)) == expected
+    assert ending(await bench.log(other)) == Ending()
+
+
+async def test_a_cancelled_job_leaves_the_engine_and_its_slot(bench: Bench) -> None:
+    engine = CountingEngine(slots=1)
+    ref, next_ref = await bench.submit(1_000_000), await bench.submit(5)
+    async with bench.host(engine):
+        await eventually(lambda: engine.jobs)
+        await bench.queue.end(ref, Ending(code=Code.CANCELLED, reason="CANCELLED", message="by the test"))
+        await eventually(lambda: bench.ended(next_ref))
+    assert engine.aborted == [ref.job]
+
+
+async def test_a_job_that_nobody_wants_any_more_stops(bench: Bench) -> None:
+    engine = CountingEngine()
+    ref = await bench.submit(1_000_000)
+    async with bench.host(engine):
+        await eventually(lambda: engine.jobs)
+        await bench.queue.unwatch("test", [ref])
+        await eventually(lambda: not engine.jobs)
+    assert ending(await bench.log(ref)).reason == "ABANDONED"
+
+
+async def test_another_worker_continues_a_job_where_the_log_ends(bench: Bench) -> None:
+    ref = await bench.submit(300)
+    async with bench.host(CountingEngine(), "first") as host:
+        await eventually(lambda: host.held and host.held[ref.job].offset > 5)
+    async with bench.host(CountingEngine(), "second"):
+
+        async def reaped() -> bool:
+            await bench.queue.reap(MODEL)
+            return await bench.ended(ref)
+
+        await eventually(reaped)
+    log = await bench.log(ref)
+    assert tokens(log) == list(range(300))
+    record = await bench.queue.inspect(ref)
+    assert record is not None
+    assert (record.attempts, record.strikes) == (2, 0)
+
+
+async def test_renewal_keeps_a_lease_through_steps_that_are_longer_than_it(bench: Bench) -> None:
+    ref = await bench.submit(2)
+    async with bench.host(CountingEngine(step_s=2 * LIMITS.lease_ms / 1000)):
+
+        async def reaped() -> bool:
+            await bench.queue.reap(MODEL)
+            return await bench.ended(ref)
+
+        await eventually(reaped)
+    record = await bench.queue.inspect(ref)
+    assert record is not None
+    assert record.attempts == 1
+
+
+async def test_a_draining_host_hands_its_jobs_back_without_a_strike(bench: Bench) -> None:
+    ref = await bench.submit(100_000)
+    async with bench.host(CountingEngine(), "first") as host:
+        await eventually(lambda: host.held and host.held[ref.job].offset > 2)
+        await host.drain(0.05)
+        assert await bench.state(ref) is State.WAITING
+    record = await bench.queue.inspect(ref)
+    assert record is not None
+    assert record.strikes == 0
+
+
+async def test_a_draining_host_lets_short_jobs_finish(bench: Bench) -> None:
+    ref = await bench.submit(50)
+    async with bench.host(CountingEngine()) as host:
+        await eventually(lambda: host.held)
+        await host.drain(10.0)
+    assert await bench.ended(ref)
+    assert tokens(await bench.log(ref)) == list(range(50))
+
+
+async def test_an_engine_that_fails_ends_the_host(bench: Bench) -> None:
+    engine = CountingEngine()
+    engine.broken = True
+    await bench.submit(5)
+    host = ModelHost(bench.queue, Bell(bench.waits), Device(), MODEL, engine, "w1")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await host.run()
+    assert caught.group_contains(RuntimeError, match="the device is gone")
+
+
+async def test_a_job_with_a_strike_runs_alone_until_it_has_a_result(bench: Bench) -> None:
+    struck = await bench.submit(100)
+    taken = await bench.queue.take(MODEL, "dead", 1, jobs=1, cost=1e9, alone=True)
+    assert [lease.ref for lease in taken.leases] == [struck]
+    others = [await bench.submit(400) for _ in range(2)]
+    engine = CountingEngine()
+    async with bench.host(engine):
+
+        async def reaped(ref: JobRef) -> bool:
+            await bench.queue.reap(MODEL)
+            return await bench.ended(ref)
+
+        for ref in (struck, *others):
+            await eventually(lambda ref=ref: reaped(ref), within_s=20)
+    for ref, wanted in ((struck, 100), *((other, 400) for other in others)):
+        assert tokens(await bench.log(ref)) == list(range(wanted))
