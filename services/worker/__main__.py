@@ -31,9 +31,12 @@ def main() -> int:
     log.info("worker.starting", **settings.redacted())
     try:
         uvloop.run(serve(settings))
+    except ValueError as error:
+        log.error("worker.refused", error=str(error))
+        return 2
     except ExceptionGroup as group:
-        for error in group.exceptions:
-            log.error("worker.failed", error=str(error), exc_info=error)
+        for failure in group.exceptions:
+            log.error("worker.failed", error=str(failure), exc_info=failure)
         return 1
     return 0
 

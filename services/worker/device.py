@@ -5,9 +5,20 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
+
+
+def device_name(device: str) -> str:
+    """What people call the device: "CPU", "NVIDIA H200"; "CUDA" where the driver does not say."""
+    if device == "cpu":
+        return "CPU"
+    described = (line for file in NVIDIA_DRIVER.glob("*/information") for line in file.read_text().splitlines())
+    return next((line.partition(":")[2].strip() for line in described if line.startswith("Model:")), "CUDA")
 
 
 class Device:

@@ -18,7 +18,7 @@ from millrace.errors import Unavailable
 from millrace.queue import JobQueue, ModelEntry, Registry, WorkerEntry, connect
 from millrace.queue.bell import Bell
 from services.worker import repository
-from services.worker.device import Device
+from services.worker.device import EXECUTION_PROVIDERS, Device, device_name
 from services.worker.host import ModelHost
 from services.worker.settings import WorkerSettings
 
@@ -71,17 +71,16 @@ class Worker:
             self._report_broken(str(folder.path), folder.reason)
         for model in models:
             try:
-                engine = await asyncio.to_thread(
-                    repository.load, model, device=self._device_kind, threads=self._settings.threads
-                )
+                engine = await asyncio.to_thread(repository.load, model, self._device_kind, self._settings.threads)
             except Exception as error:
                 self._report_broken(str(model.folder), f"{type(error).__name__}: {error}")
                 continue
-            host = ModelHost(self._queue, self._bell, self._device, model.version_key, engine, self._settings.worker_id)
+            entry = _entry(model)
+            host = ModelHost(self._queue, self._bell, self._device, entry.model, engine, self._settings.worker_id)
             self._hosts.append(host)
-            self._entries.append(model.entry())
+            self._entries.append(entry)
             running.append(tasks.create_task(host.run()))
-            log.info("model.ready", model=str(model.version_key))
+            log.info("model.ready", model=str(entry.model))
         if not self._hosts:
             raise LookupError(f"no model in {self._settings.models} can be served")
         self._state = "ready"
@@ -99,8 +98,8 @@ class Worker:
         memory = psutil.virtual_memory()
         entry = WorkerEntry(
             worker_id=self._settings.worker_id,
-            device=repository.device_name(self._device_kind),
-            execution_provider=repository.execution_provider(self._device_kind),
+            device=device_name(self._device_kind),
+            execution_provider=EXECUTION_PROVIDERS[self._device_kind],
             state=self._state,
             models=tuple(self._served()),
             broken=tuple(self._broken),
@@ -141,3 +140,14 @@ class Worker:
             except Unavailable as error:
                 log.warning("redis.away", error=error.message)
             await asyncio.sleep(seconds)
+
+
+def _entry(model: repository.Model) -> ModelEntry:
+    return ModelEntry(
+        name=model.name,
+        version=model.version,
+        task=model.file.task,
+        digest=model.digest,
+        description=model.file.description,
+        context_length=model.file.context_length or 0,
+    )

@@ -1,0 +1,129 @@
+"""From a valid request to a job in the queue: submitted, or found there under its name."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound, Unavailable
+from millrace.queue import JobQueue, JobRef, ModelEntry, Result, Submission
+from millrace.queue import history as running
+from services.frontend.metrics import Metrics
+from services.frontend.models import Models
+from services.frontend.parse import Position, ValidGenerate
+from services.frontend.readiness import Readiness
+
+T = TypeVar("T")
+ADMIT_S = 5.0
+SEALS = 64
+"""More entries than a log can hold between two results."""
+
+
+class Admission:
+    """Raises Unavailable, in bounded time, where Redis is away."""
+
+    def __init__(
+        self, queue: JobQueue, models: Models, readiness: Readiness, metrics: Metrics, *, queue_without_workers: bool
+    ) -> None:
+        self._queue, self._models, self._readiness, self._metrics = queue, models, readiness, metrics
+        self._queue_without_workers = queue_without_workers
+
+    async def submit(
+        self,
+        wanted: JobRef,
+        request: ValidGenerate,
+        *,
+        timeout_ms: int,
+        retained: bool,
+        watcher: str = "",
+        wanted_to_deadline: bool = False,
+    ) -> JobRef:
+        """Queues the job, or finds it. Once begun, this is carried through even where the call is cancelled."""
+        self._readiness.require()
+        entry = await self._resolve(wanted, request)
+        if isinstance(entry, JobRef):
+            return entry
+        submission = Submission(
+            ref=JobRef(entry.model, wanted.tenant, wanted.job_id),
+            fingerprint=request.fingerprint,
+            payload=request.payload,
+            cost=min(request.cost, entry.context_length or request.cost),
+            priority=request.options.priority,
+            timeout_ms=timeout_ms,
+            resume_window_ms=request.options.resume_window_ms,
+            wanted_to_deadline=wanted_to_deadline,
+            retained=retained,
+            watcher=watcher,
+        )
+        ref = await _carry_through(self._queue.submit(submission))
+        self._metrics.submitted.inc()
+        return ref
+
+    async def attach(self, tenant: str, job_id: str, fingerprint: str) -> JobRef:
+        """The job that this request started.
+
+        Raises:
+            NotFound: it is not known any more.
+            AlreadyExists: the name belongs to another request.
+        """
+        found = await self._locate(tenant, job_id)
+        if found is None:
+            raise job_unknown(job_id)
+        ref, known = found
+        if known != fingerprint:
+            raise AlreadyExists(f"job {job_id} is another request", reason="JOB_ID_REUSED")
+        return ref
+
+    async def find(self, tenant: str, job_id: str) -> JobRef:
+        """Raises NotFound."""
+        found = await self._locate(tenant, job_id)
+        if found is None:
+            raise job_unknown(job_id)
+        return found[0]
+
+    async def history_at(self, ref: JobRef, position: Position) -> bytes:
+        """The running hash of the results up to there. Raises DataLoss where they are not what the caller saw."""
+        if position.offset == 0:
+            return running.EMPTY
+        entries = await self._queue.read(ref, position.offset - 1, SEALS)
+        at = (entry for entry in entries if isinstance(entry, Result) and entry.offset == position.offset)
+        result = next(at, None)
+        if result is None:
+            raise DataLoss(f"the log does not reach offset {position.offset}", reason="RESULTS_LOST")
+        if position.history not in (b"", result.history):
+            raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
+        return result.history
+
+    async def _resolve(self, wanted: JobRef, request: ValidGenerate) -> ModelEntry | JobRef:
+        """The model; or, where it cannot take new jobs, the job if it is there already."""
+        try:
+            return await self._models.resolve(
+                request.model, request.model_version, without_workers=self._queue_without_workers
+            )
+        except MillraceError as error:
+            if not request.options.job_id or error.reason == "QUEUE_AWAY":
+                raise
+            try:
+                return await self.attach(wanted.tenant, wanted.job_id, request.fingerprint)
+            except NotFound:
+                raise error from None
+
+    async def _locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
+        self._readiness.require()
+        return await self._queue.locate(tenant, job_id)
+
+
+def job_unknown(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id}", reason="JOB_UNKNOWN")
+
+
+async def _carry_through(work: Coroutine[Any, Any, T]) -> T:
+    """Does the work to its end, even where the caller is cancelled meanwhile; the cancellation goes on behind it."""
+    task = asyncio.create_task(asyncio.wait_for(work, ADMIT_S))
+    try:
+        return await asyncio.shield(task)
+    except TimeoutError:
+        raise Unavailable("the queue does not answer in time", reason="QUEUE_AWAY") from None
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.cancelled() or task.exception()
+        raise

@@ -1,0 +1,80 @@
+"""What stands around every RPC: draining, counting, and the one place where errors become statuses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from google.protobuf.message import Message
+
+from millrace.errors import Code, MillraceError, Unavailable
+from services.frontend.call import Call, Context
+from services.frontend.metrics import Metrics
+from services.frontend.status import DETAILS_KEY, Unexpected, to_status
+
+T = TypeVar("T")
+Unary: TypeAlias = Callable[[bytes, Call], Awaitable[Message]]
+Stream: TypeAlias = Callable[[bytes, Call], Awaitable[None]]
+Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
+
+ENDED = (("millrace-ended", "1"),)
+ABORT_S = 2.0
+"""How long a status may wait behind messages that the caller does not read."""
+STATUS_CODES = {Code(status.value[0]): status for status in grpc.StatusCode}
+log = structlog.get_logger()
+
+
+class Border:
+    """Makes gRPC methods, which take and give serialised messages, of behaviours that know nothing of gRPC."""
+
+    def __init__(self, metrics: Metrics, slow_reader_s: float) -> None:
+        self._metrics = metrics
+        self._slow_reader_s = slow_reader_s
+        self.draining = False
+
+    def unary(self, name: str, behaviour: Unary) -> Method:
+        async def answer(request: bytes, context: Context) -> bytes:
+            message = await self._serve(name, behaviour, request, context)
+            return message.SerializeToString()
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def stream(self, name: str, behaviour: Stream) -> Method:
+        async def answer(request: bytes, context: Context) -> None:
+            with self._metrics.streams.track_inprogress():
+                await self._serve(name, behaviour, request, context)
+
+        return grpc.unary_stream_rpc_method_handler(answer)
+
+    async def _serve(
+        self, name: str, behaviour: Callable[[bytes, Call], Awaitable[T]], request: bytes, context: Context
+    ) -> T:
+        call, code = Call(context, self._slow_reader_s), Code.CANCELLED
+        try:
+            if self.draining:
+                raise Unavailable("this frontend is draining", reason="DRAINING")
+            answer = await behaviour(request, call)
+            if call.ended:
+                context.set_trailing_metadata(ENDED)
+            code = Code.OK
+            return answer
+        except MillraceError as error:
+            code = error.code
+            self._metrics.refused.labels(error.reason).inc()
+            await self._abort(call, context, error)
+        except (asyncio.CancelledError, grpc.aio.InternalError):
+            raise
+        except Exception:
+            code = Code.INTERNAL
+            log.exception("call.failed", method=name, job_id=call.job_id)
+            await self._abort(call, context, Unexpected())
+        finally:
+            self._metrics.calls.labels(name, code.name).inc()
+
+    async def _abort(self, call: Call, context: Context, error: MillraceError) -> NoReturn:
+        status = to_status(error)
+        trailer = (ENDED if call.ended else ()) + ((DETAILS_KEY, status.SerializeToString()),)
+        async with asyncio.timeout(ABORT_S):
+            await context.abort(STATUS_CODES[error.code], status.message, trailer)

@@ -1,0 +1,128 @@
+"""Jobs that outlive their calls: submit now, watch from anywhere, later."""
+
+import uuid
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from millrace.errors import Code, MillraceError
+from millrace.queue import Ending, JobQueue, JobRecord, JobRef, ModelVersion, Result, State
+from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, Job
+from services.frontend.admission import Admission, job_unknown
+from services.frontend.border import Border, Method
+from services.frontend.call import Call
+from services.frontend.parse import check_job_id, decode, parse_submit, parse_watch
+from services.frontend.relay import Relays
+from services.frontend.rules import Bounds
+from services.frontend.status import from_ending, to_status
+
+SERVICE = "millrace.v1.JobService"
+CANCELLED = Ending(code=Code.CANCELLED, reason="CANCELLED", message="the caller cancelled the job")
+OFFSET_TAG, GENERATED_TAG, HISTORY_TAG = b"\x08", b"\x12", b"\x39"
+"""JobResult: offset = 1 (varint), generated = 2 (length-delimited), history = 7 (fixed64)."""
+
+
+class Unimplemented(MillraceError):
+    """The task is one that this frontend does not serve."""
+
+    code = Code.UNIMPLEMENTED
+
+
+class Jobs:
+    """millrace.v1.JobService."""
+
+    def __init__(self, queue: JobQueue, admission: Admission, relays: Relays, bounds: Bounds) -> None:
+        self._queue, self._admission, self._relays, self._bounds = queue, admission, relays, bounds
+
+    def methods(self, border: Border) -> dict[str, Method]:
+        return {
+            "SubmitJob": border.unary(f"{SERVICE}/SubmitJob", self.submit),
+            "GetJob": border.unary(f"{SERVICE}/GetJob", self.get),
+            "WatchJob": border.stream(f"{SERVICE}/WatchJob", self.watch),
+            "CancelJob": border.unary(f"{SERVICE}/CancelJob", self.cancel),
+        }
+
+    async def submit(self, raw: bytes, call: Call) -> Job:
+        request = parse_submit(raw, self._bounds)
+        if request is None:
+            raise Unimplemented("only generation is served as a job", reason="TASK_UNIMPLEMENTED")
+        call.job_id = request.options.job_id or uuid.uuid4().hex
+        wanted = JobRef(ModelVersion(request.model, request.model_version), call.tenant, call.job_id)
+        ref = await self._admission.submit(
+            wanted, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
+        )
+        await call.begin()
+        return await self._describe(ref)
+
+    async def get(self, raw: bytes, call: Call) -> Job:
+        request = decode(GetJobRequest, raw, self._bounds.max_request_bytes)
+        return await self._describe(await self._find(request.job_id, call))
+
+    async def watch(self, raw: bytes, call: Call) -> None:
+        job_id, position = parse_watch(raw, self._bounds)
+        ref = await self._find(job_id, call)
+        with self._relays.open(ref) as stream:
+            await self._relays.run(call, stream, ref, position, wrap, attached=True)
+
+    async def cancel(self, raw: bytes, call: Call) -> Job:
+        request = decode(CancelJobRequest, raw, self._bounds.max_request_bytes)
+        ref = await self._find(request.job_id, call)
+        await self._queue.end(ref, CANCELLED)
+        return await self._describe(ref)
+
+    async def _find(self, job_id: str, call: Call) -> JobRef:
+        check_job_id(job_id)
+        call.job_id = job_id
+        return await self._admission.find(call.tenant, job_id)
+
+    async def _describe(self, ref: JobRef) -> Job:
+        record = await self._queue.inspect(ref)
+        if record is None:
+            raise job_unknown(ref.job_id)
+        return describe(record)
+
+
+def describe(record: JobRecord) -> Job:
+    job = Job(
+        job_id=record.ref.job_id,
+        model=record.ref.model.name,
+        state=_state(record),
+        last_offset=record.last_offset,
+        attempts=record.attempts,
+        submit_time=_timestamp(record.submit_ms),
+        deadline_time=_timestamp(record.deadline_ms),
+    )
+    if record.ending is not None:
+        job.end_time.CopyFrom(_timestamp(record.end_ms))
+        job.expire_time.CopyFrom(_timestamp(record.expire_ms))
+        ok = record.ending.code is Code.OK
+        job.status.CopyFrom(Status() if ok else to_status(from_ending(record.ending)))
+    return job
+
+
+def _state(record: JobRecord) -> Job.State.ValueType:
+    if record.ending is None:
+        return Job.STATE_WAITING if record.state is State.WAITING else Job.STATE_RUNNING
+    ended = {Code.OK: Job.STATE_SUCCEEDED, Code.CANCELLED: Job.STATE_CANCELLED}
+    return ended.get(record.ending.code, Job.STATE_FAILED)
+
+
+def _timestamp(milliseconds: int) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromMilliseconds(milliseconds)
+    return timestamp
+
+
+def wrap(result: Result, body: bytes) -> bytes:
+    """A serialised JobResult around a serialised GenerateResponse, without parsing it."""
+    head = OFFSET_TAG + _varint(result.offset) + GENERATED_TAG + _varint(len(body))
+    return head + body + HISTORY_TAG + result.history
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)

@@ -1,0 +1,33 @@
+"""What one frontend counts, served at /metrics."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Metrics:
+    """All series of one frontend, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.calls = Counter(
+            "millrace_frontend_calls", "RPCs that have ended", ["method", "code"], registry=self.registry
+        )
+        self.streams = Gauge("millrace_frontend_streams", "streams open", registry=self.registry)
+        self.results = Counter("millrace_frontend_results", "results relayed", registry=self.registry)
+        self.first_result = Histogram(
+            "millrace_frontend_first_result_seconds",
+            "from the call's arrival to its first result",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.log_reads = Counter("millrace_frontend_log_reads", "reads of results logs", registry=self.registry)
+        self.slow_readers = Counter(
+            "millrace_frontend_slow_readers", "calls ended because nobody read", registry=self.registry
+        )
+        self.submitted = Counter(
+            "millrace_frontend_jobs_submitted", "jobs accepted by the queue, or found in it", registry=self.registry
+        )
+        self.refused = Counter(
+            "millrace_frontend_calls_refused", "calls ended by an error of ours", ["reason"], registry=self.registry
+        )

@@ -1,0 +1,71 @@
+"""Which models and workers there are, as the registry said at most a second ago."""
+
+import asyncio
+
+from millrace.errors import NotFound, Unavailable
+from millrace.queue import ModelEntry, Registry, WorkerEntry
+
+FRESH_S = 1.0
+READY = "ready"
+
+
+class Models:
+    """A cached view of the registry. Raises Unavailable where Redis is away."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._models: list[ModelEntry] = []
+        self._workers: list[WorkerEntry] = []
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def resolve(self, name: str, version: str, *, without_workers: bool = True) -> ModelEntry:
+        """The version asked for; else the highest that a worker is ready for; else the highest known.
+
+        Raises:
+            NotFound: no such model, or no such version of it.
+            Unavailable: no worker is ready for it, and `without_workers` is false.
+        """
+        known = [entry for entry in await self.models() if entry.name == name]
+        if not known:
+            raise NotFound(f"there is no model {name}", reason="MODEL_UNKNOWN")
+        if version:
+            known = [entry for entry in known if entry.version == version]
+        if not known:
+            raise NotFound(f"model {name} has no version {version}", reason="MODEL_VERSION_UNKNOWN")
+        served = [entry for entry in known if self._ready_for(str(entry.model))]
+        if not served and not without_workers:
+            raise Unavailable(f"no worker is ready for model {name}", reason="NO_WORKER")
+        return max(served or known, key=_rank)
+
+    async def models(self) -> list[ModelEntry]:
+        await self._refresh()
+        return self._models
+
+    async def workers(self) -> list[WorkerEntry]:
+        await self._refresh()
+        return self._workers
+
+    async def ready_workers(self) -> dict[str, int]:
+        """For each model version that is known, how many workers are ready for it."""
+        return {str(entry.model): self._ready_for(str(entry.model)) for entry in await self.models()}
+
+    def _ready_for(self, model: str) -> int:
+        return sum(worker.state == READY and model in worker.models for worker in self._workers)
+
+    async def _refresh(self) -> None:
+        """One reading serves all that wait for it."""
+        if asyncio.get_running_loop().time() - self._read_at < FRESH_S:
+            return
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        self._models, self._workers = await self._registry.models(), await self._registry.workers()
+        self._read_at = asyncio.get_running_loop().time()
+
+
+def _rank(entry: ModelEntry) -> tuple[int, str]:
+    return (int(entry.version) if entry.version.isdecimal() else -1, entry.version)

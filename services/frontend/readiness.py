@@ -1,0 +1,60 @@
+"""Whether this frontend can serve: does Redis answer, and is the mailbox subscribed."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from millrace.errors import Unavailable
+from millrace.queue import Mailbox
+from millrace.queue.connection import AWAY, Redis
+
+CHECK_S = 0.5
+ANSWER_S = 1.0
+log = structlog.get_logger()
+
+
+class Readiness:
+    """Checked all the time; `changed` is told each new answer."""
+
+    def __init__(self, redis: Redis, mailbox: Mailbox) -> None:
+        self._redis, self._mailbox = redis, mailbox
+        self.redis_answers = False
+        self.draining = False
+        self.once_ready = asyncio.Event()
+
+    @property
+    def mailbox_subscribed(self) -> bool:
+        return self._mailbox.subscribed.is_set()
+
+    @property
+    def ready(self) -> bool:
+        return self.redis_answers and self.mailbox_subscribed and not self.draining
+
+    def require(self) -> None:
+        """Refuses new work while Redis is known to be away, so that its callers need not wait for a timeout each.
+
+        A subscription lost for a moment is no reason: every stream looks into the log when it is back.
+        """
+        if not self.redis_answers or not self.once_ready.is_set():
+            raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY")
+
+    async def run(self, changed: Callable[[bool], Awaitable[None]]) -> None:
+        last = False
+        while True:
+            self.redis_answers = await self._ping()
+            if self.ready != last:
+                last = self.ready
+                log.info("frontend.readiness", ready=last, redis=self.redis_answers, mailbox=self.mailbox_subscribed)
+                await changed(last)
+            if last:
+                self.once_ready.set()
+            await asyncio.sleep(CHECK_S if self.once_ready.is_set() else CHECK_S / 10)
+
+    async def _ping(self) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._redis.ping()
+        except (*AWAY, TimeoutError):
+            return False
+        return True

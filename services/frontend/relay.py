@@ -1,0 +1,140 @@
+"""From the results log to the caller: each offset once, in order, until the job's end.
+
+The inbox brings what is new; whatever it does not bring (a gap, a result too large for it, a nudge) is paged from the
+log. Each result's running hash is checked against the one before, so that a log that lost and rewrote results ends the
+stream instead of continuing it with other text.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+from millrace.errors import Code, DataLoss, Unavailable
+from millrace.queue import End, Ending, Entry, JobQueue, JobRef, Result
+from millrace.queue import history as running
+from services.frontend.admission import Admission
+from services.frontend.call import Call
+from services.frontend.interest import Interest, Stream
+from services.frontend.metrics import Metrics
+from services.frontend.parse import Position
+from services.frontend.status import from_ending
+
+PAGE_ENTRIES = 128
+PAGE_BYTES = 1 << 20
+HISTORY_FIELD_BYTES = 9
+RETRY_S = 0.2
+
+Encode = Callable[[Result, bytes], bytes]
+"""What the caller is sent for a result and its body."""
+
+
+class Relays:
+    """Relays jobs to calls."""
+
+    def __init__(self, queue: JobQueue, admission: Admission, interest: Interest, metrics: Metrics) -> None:
+        self._queue, self._admission, self._interest, self._metrics = queue, admission, interest, metrics
+
+    @property
+    def watcher(self) -> str:
+        """The name under which this frontend watches jobs."""
+        return self._interest.frontend_id
+
+    def open(self, wanted: JobRef) -> AbstractContextManager[Stream]:
+        """A stream for a job, opened before the job is submitted; however it ends, the interest in the job goes."""
+        return self._interest.open(wanted)
+
+    async def run(
+        self, call: Call, stream: Stream, ref: JobRef, position: Position, encode: Encode, *, attached: bool
+    ) -> None:
+        """Sends everything behind the position, and ends the call as the job ends.
+
+        Raises:
+            DataLoss: the log is not what the caller has seen.
+            MillraceError: the job's own ending, where it is not success.
+        """
+        history = await self._admission.history_at(ref, position)
+        stream.offset = position.offset
+        self._interest.place(stream, ref, attached=attached)
+        await call.begin()
+        ending = await Relay(self._queue, self._metrics, call, stream, history, encode).run()
+        call.ended = True
+        if ending.code is not Code.OK:
+            raise from_ending(ending)
+
+
+class Relay:
+    """One stream's way from `stream.offset`, behind which the results have the running hash `history`, to the end."""
+
+    def __init__(
+        self, queue: JobQueue, metrics: Metrics, call: Call, stream: Stream, history: bytes, encode: Encode
+    ) -> None:
+        self._queue, self._metrics, self._call, self._stream = queue, metrics, call, stream
+        self._history, self._encode = history, encode
+        self._largest = 1
+        self._delivered = 0
+
+    async def run(self) -> Ending:
+        """Raises what the stream was failed with, and DataLoss where the log is not what was sent."""
+        stream, inbox = self._stream, self._stream.inbox
+        ending: Ending | None = None
+        while ending is None:
+            await inbox.wait()
+            behind = inbox.behind
+            ending, gap = await self._deliver(inbox.take())
+            if ending is None and (behind or gap):
+                ending = await self._catch_up()
+            if ending is None and stream.error is not None:
+                raise stream.error
+        stream.ended = True
+        return ending
+
+    async def _catch_up(self) -> Ending | None:
+        """Pages the log to its present end."""
+        while True:
+            count = max(1, min(PAGE_ENTRIES, PAGE_BYTES // self._largest))
+            entries = await self._read(count)
+            ending, gap = await self._deliver(entries)
+            if gap:
+                raise DataLoss("the log has lost results", reason="RESULTS_LOST")
+            if ending is not None or len(entries) < count:
+                return ending
+
+    async def _read(self, count: int) -> list[Entry]:
+        """Waits through an outage of Redis; one that lasts too long fails the stream."""
+        while True:
+            self._metrics.log_reads.inc()
+            try:
+                return await self._queue.read(self._stream.ref, self._stream.offset, count)
+            except Unavailable:
+                if self._stream.error is not None:
+                    raise self._stream.error from None
+                await asyncio.sleep(RETRY_S)
+
+    async def _deliver(self, entries: Iterable[Entry]) -> tuple[Ending | None, bool]:
+        """Passes on what follows; answers the job's end, and whether something is missing before it."""
+        for entry in entries:
+            if isinstance(entry, Result):
+                if entry.offset <= self._stream.offset:
+                    continue
+                if entry.offset != self._stream.offset + 1 or entry.body is None:
+                    self._largest = max(self._largest, PAGE_BYTES // 8 if entry.body is None else 1)
+                    return None, True
+                await self._pass_on(entry, entry.body)
+            elif isinstance(entry, End):
+                if entry.last_offset == self._stream.offset:
+                    return entry.ending, False
+                return None, True
+        return None, False
+
+    async def _pass_on(self, result: Result, body: bytes) -> None:
+        self._history = running.extend(self._history, body[:-HISTORY_FIELD_BYTES])
+        if self._history != result.history:
+            raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
+        self._largest = max(self._largest, len(body))
+        await self._call.send(self._encode(result, body))
+        self._stream.offset = result.offset
+        self._metrics.results.inc()
+        if not self._delivered:
+            self._metrics.first_result.observe(time.monotonic() - self._call.since)
+        self._delivered += 1

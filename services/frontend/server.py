@@ -1,0 +1,163 @@
+"""The frontend process: start → serve → drain.
+
+Beside the calls run the mailbox, the interest, the readiness checks, the reaper and the HTTP server; should one of them
+fail, the process ends.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import grpc.aio
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+
+from millrace.errors import Unavailable
+from millrace.queue import JobQueue, Mailbox, Registry, connect
+from millrace.queue.connection import Redis
+from services.frontend import fleet, jobs, servicer
+from services.frontend.admission import Admission
+from services.frontend.border import Border
+from services.frontend.fleet import Fleet
+from services.frontend.http import HttpServer, make_app
+from services.frontend.interest import Interest
+from services.frontend.jobs import Jobs
+from services.frontend.metrics import Metrics
+from services.frontend.models import Models
+from services.frontend.readiness import Readiness
+from services.frontend.relay import Relays
+from services.frontend.rules import Bounds
+from services.frontend.servicer import TextGeneration
+from services.frontend.settings import FrontendSettings
+
+GRACE_S = 1.0
+LARGEST_MESSAGE_BYTES = 64 << 20
+SERVICES = (servicer.SERVICE, jobs.SERVICE, fleet.SERVICE)
+OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+log = structlog.get_logger()
+
+
+class Frontend:
+    """One process's worth of serving. `grpc_address` and `http_address` are known once `ready` is set."""
+
+    def __init__(self, settings: FrontendSettings) -> None:
+        self._settings = settings
+        self._stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.grpc_address = self.http_address = ""
+
+    def stop(self) -> None:
+        """Begins the drain."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serves until stopped."""
+        async with AsyncExitStack() as stack:
+            calls = await stack.enter_async_context(connect(self._settings.redis_url))
+            subscription = await stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
+            self._build(calls, subscription)
+            await self._start_grpc()
+            self.http_address = self._http.address
+            stack.push_async_callback(self._grpc.stop, 0)
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(self.mailbox.run()),
+                    tasks.create_task(self.interest.run()),
+                    tasks.create_task(self.readiness.run(self._set_health)),
+                    tasks.create_task(self._reap()),
+                    tasks.create_task(self._announce()),
+                ]
+                serving = tasks.create_task(self._http.run_until_stopped())
+                await self._stop.wait()
+                await self._drain()
+                self._http.stop()
+                await serving
+                for task in background:
+                    task.cancel()
+
+    def _build(self, calls: Redis, subscription: Redis) -> None:
+        settings = self._settings
+        bounds = Bounds(
+            max_request_bytes=settings.max_request_bytes,
+            default_timeout_s=settings.default_timeout_s,
+            max_timeout_s=settings.max_timeout_s,
+            max_resume_window_s=settings.max_resume_window_s,
+        )
+        self.metrics = Metrics()
+        self.queue = JobQueue(calls, settings.limits())
+        self.mailbox = Mailbox(subscription, settings.frontend_id)
+        self.interest = Interest(self.queue, self.mailbox, settings.frontend_id, settings.outage_s)
+        self.readiness = Readiness(calls, self.mailbox)
+        self._models = Models(Registry(calls))
+        admission = Admission(
+            self.queue,
+            self._models,
+            self.readiness,
+            self.metrics,
+            queue_without_workers=settings.queue_without_workers,
+        )
+        relays = Relays(self.queue, admission, self.interest, self.metrics)
+        self._border = Border(self.metrics, settings.slow_reader_s)
+        self._services = {
+            servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
+            jobs.SERVICE: Jobs(self.queue, admission, relays, bounds).methods(self._border),
+            fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),
+        }
+        self._http = HttpServer(make_app(self.metrics.registry, self.readiness, self._models), settings.http_address)
+
+    async def _start_grpc(self) -> None:
+        self._grpc = grpc.aio.server(options=OPTIONS)
+        for name, methods in self._services.items():
+            self._grpc.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, methods)])
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._grpc)
+        await self._set_health(False)
+        host, _, _ = self._settings.grpc_address.rpartition(":")
+        port = self._grpc.add_insecure_port(self._settings.grpc_address)
+        self.grpc_address = f"{host}:{port}"
+        await self._grpc.start()
+
+    async def _set_health(self, ready: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    async def _announce(self) -> None:
+        await self.readiness.once_ready.wait()
+        print(f"frontend ready grpc={self.grpc_address} http={self.http_address}", flush=True)
+        log.info("frontend.ready", grpc=self.grpc_address, http=self.http_address, id=self._settings.frontend_id)
+        self.ready.set()
+
+    async def _reap(self) -> None:
+        """Often enough that Redis never takes the pause for an outage."""
+        pause_s = min(1.0, self._settings.lease_ms / 3000)
+        while True:
+            try:
+                for entry in await self._models.models():
+                    await self.queue.reap(entry.model)
+            except Unavailable as error:
+                log.warning("reap.waiting", error=error.message)
+            await asyncio.sleep(pause_s)
+
+    async def _drain(self) -> None:
+        """Refuses new calls, lets the open streams end, and sends the last of them to another frontend."""
+        log.info("frontend.draining", streams=len(self.interest))
+        self._border.draining = self.readiness.draining = True
+        await self._set_health(False)
+        try:
+            async with asyncio.timeout(self._settings.drain_s):
+                await self.interest.empty()
+        except TimeoutError:
+            log.warning("frontend.drain_cut_short", streams=len(self.interest))
+        self.interest.fail_all(Unavailable("this frontend is draining", reason="DRAINING"))
+        await self._grpc.stop(GRACE_S)

@@ -1,0 +1,83 @@
+"""ONNX Runtime sessions and the memory that they read and write, on either device."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+PROVIDERS: dict[str, list[Any]] = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": [
+        ("CUDAExecutionProvider", {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}),
+        "CPUExecutionProvider",
+    ],
+}
+
+
+def open_session(
+    model: bytes, *, device: str, threads: int, weights: Path | None = None, strict: bool = True
+) -> ort.InferenceSession:
+    """A session over a serialised model. `weights`: the folder of its external data. With `strict`, a node that the
+    device has no kernel for is an error rather than a silent detour over the CPU.
+
+    Worker threads do not spin between runs: model and sampler have a pool each, and would take cores from each other.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if weights is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+    if device == "cuda" and strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return ort.InferenceSession(model, options, providers=PROVIDERS[device])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buffer:
+    """A dense tensor on one device for as long as this object lives, bound by rows of its first axis."""
+
+    owner: Any
+    """A numpy array on the CPU, an OrtValue elsewhere."""
+    address: int
+    shape: tuple[int, ...]
+    element_type: int
+    """Of `onnx.TensorProto`."""
+    device: str
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * numpy_type(self.element_type).itemsize
+
+    @property
+    def size_bytes(self) -> int:
+        return self.shape[0] * self.row_bytes
+
+    def bind_input(self, binding: ort.IOBinding, name: str, start: int, rows: int) -> None:
+        binding.bind_input(name, self.device, 0, self.element_type, *self._rows(start, rows))
+
+    def bind_output(self, binding: ort.IOBinding, name: str, start: int, rows: int) -> None:
+        binding.bind_output(name, self.device, 0, self.element_type, *self._rows(start, rows))
+
+    def _rows(self, start: int, rows: int) -> tuple[tuple[int, ...], int]:
+        return (rows, *self.shape[1:]), self.address + start * self.row_bytes
+
+
+def allocate(shape: tuple[int, ...], element_type: int, device: str) -> Buffer:
+    """A buffer of zeros."""
+    zeros = np.zeros(shape, numpy_type(element_type))
+    if device == "cpu":
+        return Buffer(owner=zeros, address=zeros.ctypes.data, shape=shape, element_type=element_type, device=device)
+    value = ort.OrtValue.ortvalue_from_shape_and_type(shape, element_type, device, 0)
+    ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy_with_onnx_type(zeros, element_type)], [value])
+    return Buffer(owner=value, address=value.data_ptr(), shape=shape, element_type=element_type, device=device)
+
+
+def numpy_type(element_type: int) -> np.dtype[Any]:
+    """The numpy type of the same layout."""
+    return (
+        np.dtype(np.uint16) if element_type == TensorProto.BFLOAT16 else helper.tensor_dtype_to_np_dtype(element_type)
+    )

@@ -1,0 +1,105 @@
+"""Text to tokens, and tokens to text one by one, never half a character.
+
+Byte-level vocabularies (GPT-2, Llama 3, Qwen) map each token to bytes, so that decoding is a lookup and an incremental
+UTF-8 decoder; others (SentencePiece) are decoded in a sliding window, as Hugging Face's text-generation-inference does
+in `decode_token`. Either way the pieces together are `tokenizers`' decoding of all tokens, special ones skipped.
+"""
+
+import codecs
+import json
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer
+
+REPLACEMENT = "\ufffd"
+
+
+class Detokenizer(Protocol):
+    """The text of one sequence's tokens."""
+
+    def push(self, token_id: int) -> str:
+        """What a token adds; bytes of an unfinished character wait."""
+
+    def flush(self) -> str:
+        """What still waits, unfinished characters replaced by U+FFFD; nothing may be pushed afterwards."""
+
+
+class Vocabulary:
+    """A tokenizer.json."""
+
+    def __init__(self, path: Path) -> None:
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._bytes = _token_bytes(self._tokenizer)
+        self.longest_token = max(map(len, self._tokenizer.get_vocab()))
+        """In characters, so that a text of n characters is at least n / longest_token tokens."""
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids, with the special tokens that the tokenizer's own template adds."""
+        return self._tokenizer.encode(text).ids
+
+    def detokenizer(self) -> Detokenizer:
+        return WindowDetokenizer(self._tokenizer) if self._bytes is None else ByteDetokenizer(self._bytes)
+
+
+class ByteDetokenizer:
+    """For byte-level vocabularies. `token_bytes` by token id, empty for special tokens."""
+
+    def __init__(self, token_bytes: list[bytes]) -> None:
+        self._token_bytes = token_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token_id: int) -> str:
+        return self._decoder.decode(self._token_bytes[token_id] if token_id < len(self._token_bytes) else b"")
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", True)
+
+
+class WindowDetokenizer:
+    """For any vocabulary. Decodes the last few tokens twice, without and with the new one, and takes the difference:
+    a decoder may treat a token differently at the start of a text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._token_ids: list[int] = []
+        self._fresh = 0
+        """Index of the first token whose text has not been returned."""
+
+    def push(self, token_id: int) -> str:
+        self._token_ids.append(token_id)
+        before, text = self._decode(self._token_ids[: self._fresh]), self._decode(self._token_ids)
+        if len(text) <= len(before) or text.endswith(REPLACEMENT):
+            return ""
+        self._token_ids = self._token_ids[self._fresh :]
+        self._fresh = len(self._token_ids)
+        return text[len(before) :]
+
+    def flush(self) -> str:
+        return self._decode(self._token_ids)[len(self._decode(self._token_ids[: self._fresh])) :]
+
+    def _decode(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+def _token_bytes(tokenizer: Tokenizer) -> list[bytes] | None:
+    """The bytes of each token by id; None unless the vocabulary is byte-level."""
+    if (json.loads(tokenizer.to_str())["decoder"] or {}).get("type") != "ByteLevel":
+        return None
+    characters = _byte_characters()
+    special = {token_id for token_id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    table = [b""] * (max(tokenizer.get_vocab().values()) + 1)
+    for token, token_id in tokenizer.get_vocab().items():
+        if token_id not in special:
+            known = all(character in characters for character in token)
+            table[token_id] = bytes(characters[c] for c in token) if known else token.encode()
+    return table
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte (`bytes_to_unicode` in openai/gpt-2's encoder.py), inverted."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + index): byte for index, byte in enumerate(others)}
