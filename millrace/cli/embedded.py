@@ -27,6 +27,6 @@ def valkey_command(port: int, folder: str) -> list[str]:
         "save": "",
         "appendonly": "no",
         "dir": folder,
-        "loglevel": "warning",
+        "loglevel": "nothing",
     }
     return [str(get_binary_path()), *(part for name, value in options.items() for part in (f"--{name}", value))]

@@ -82,6 +82,11 @@ class Fleet:
             on_ready=lambda line: say(f"[worker-{index + 1}] {line}"),
         )
 
+    async def stop(self) -> None:
+        """Frontends first, while workers still finish their streams; Redis last."""
+        for group in (self.frontends, self.workers, self.redis):
+            await asyncio.gather(*(child.stop() for child in group))
+
     def ready_line(self) -> str:
         return f"millrace ready grpc={','.join(self.grpc)} http={','.join(self.http)}"
 
@@ -107,7 +112,7 @@ async def up(plan: Plan) -> int:
         await stop.wait()
         starting.cancel()
         say("millrace draining")
-        await _stop(fleet)
+        await fleet.stop()
         for task in (*tasks, starting):
             task.cancel()
         await asyncio.gather(*tasks, starting, return_exceptions=True)
@@ -126,9 +131,3 @@ async def _start(fleet: Fleet, stop: asyncio.Event) -> None:
             return
         await asyncio.sleep(POLL_S)
     print(fleet.ready_line(), flush=True)
-
-
-async def _stop(fleet: Fleet) -> None:
-    """Frontends first, while workers still finish their streams; Redis last."""
-    for group in (fleet.frontends, fleet.workers, fleet.redis):
-        await asyncio.gather(*(child.stop() for child in group))

@@ -6,6 +6,8 @@ from millrace.errors import NotFound, Unavailable
 from millrace.queue import ModelEntry, Registry, WorkerEntry
 
 FRESH_S = 1.0
+MISSED_S = 0.05
+"""The same for a model that the last reading did not know: it may have come since."""
 READY = "ready"
 
 
@@ -27,6 +29,9 @@ class Models:
             Unavailable: no worker is ready for it, and `without_workers` is false.
         """
         known = [entry for entry in await self.models() if entry.name == name]
+        if not known or not any(version in ("", entry.version) for entry in known):
+            await self._refresh(MISSED_S)
+            known = [entry for entry in self._models if entry.name == name]
         if not known:
             raise NotFound(f"there is no model {name}", reason="MODEL_UNKNOWN")
         if version:
@@ -53,9 +58,9 @@ class Models:
     def _ready_for(self, model: str) -> int:
         return sum(worker.state == READY and model in worker.models for worker in self._workers)
 
-    async def _refresh(self) -> None:
-        """One reading serves all that wait for it."""
-        if asyncio.get_running_loop().time() - self._read_at < FRESH_S:
+    async def _refresh(self, fresh_s: float = FRESH_S) -> None:
+        """Reads the registry where the last reading is older; one reading serves all that wait for it."""
+        if asyncio.get_running_loop().time() - self._read_at < fresh_s:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())

@@ -50,8 +50,8 @@ class GraphText:
 
     def graph(self, name: str, inputs: Sequence[Sequence[Any]], outputs: Sequence[Sequence[Any]]) -> onnx.GraphProto:
         """Ports are (name, element type, shape)."""
-        ports = [[helper.make_tensor_value_info(*port) for port in side] for side in (inputs, outputs)]
-        return helper.make_graph(self.nodes, name, *ports, self.initializers)
+        sources, targets = ([helper.make_tensor_value_info(*port) for port in side] for side in (inputs, outputs))
+        return helper.make_graph(self.nodes, name, sources, targets, self.initializers)
 
 
 def build(*, logits_type: int, vocabulary_size: int, greedy: bool, top_k: bool, banned: bool) -> bytes:

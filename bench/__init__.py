@@ -1,0 +1,1 @@
+"""What Millrace costs beside the bare engine (`make bench`)."""

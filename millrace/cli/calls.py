@@ -1,0 +1,69 @@
+"""The commands that call a running Millrace."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from millrace import AsyncClient
+from millrace.errors import InvalidRequest, MillraceError, Unavailable
+
+INTERRUPTED = 130
+errors = Console(stderr=True, highlight=False)
+
+
+def run(call: Coroutine[Any, Any, None]) -> int:
+    """Runs a command; answers its exit status, and prints what went wrong and what to do about it."""
+    try:
+        asyncio.run(call)
+    except InvalidRequest as error:
+        for violation in error.violations:
+            errors.print(f"[red]{violation.field}[/red]: {violation.description}")
+        return 2
+    except MillraceError as error:
+        errors.print(f"[red]{error.code.name}[/red] {error.reason}: {error.message}", markup=True)
+        if isinstance(error, Unavailable):
+            errors.print("Is Millrace running there? `millrace up` starts it; --address says where it is.")
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+async def generate(address: str, tenant: str, model: str, prompt: str, options: dict[str, Any], *, stats: bool) -> None:
+    """Streams one completion to standard output."""
+    began, first, tokens = time.monotonic(), 0.0, 0
+    async with AsyncClient(*address.split(","), tenant=tenant) as client:
+        async for delta in client.generate(model, prompt, **options):
+            first = first or time.monotonic()
+            tokens += len(delta.token_ids)
+            sys.stdout.write(delta.text)
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    if stats and first:
+        rate = (tokens - 1) / max(time.monotonic() - first, 1e-9)
+        errors.print(f"{tokens} tokens, first after {1000 * (first - began):.0f} ms, then {rate:.1f} tokens/s")
+
+
+async def models(address: str, tenant: str) -> None:
+    """Prints a table of what is served."""
+    async with AsyncClient(*address.split(","), tenant=tenant) as client:
+        served = await client.models()
+    table = Table("model", "versions", "task", "workers", "waiting", "running", "wait", "context")
+    for model in served:
+        wait = model.estimated_wait.ToMilliseconds() / 1000 if model.HasField("estimated_wait") else None
+        table.add_row(
+            model.name,
+            ", ".join(model.versions),
+            model.task,
+            str(model.ready_workers),
+            str(model.waiting_jobs),
+            str(model.running_jobs),
+            "unknown" if wait is None else f"{wait:.1f} s",
+            str(model.context_length or "–"),
+        )
+    Console().print(table)
