@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -74,7 +74,7 @@ class AsyncClient:
         timeout_s: float | None = None,
         priority: PriorityName | None = None,
         **options: Unpack[GenerateOptions],
-    ) -> AsyncIterator[Delta]:
+    ) -> AsyncGenerator[Delta, None]:
         """Streams a completion as `Delta`s: `.text`, `.token_ids`, `.finish_reason`, `.offset`; `.usage` in the last.
 
         `job_id` names the job: the same request under the same name attaches to it. `resume_window_s` is how long the
@@ -143,7 +143,7 @@ class AsyncClient:
             )
         )
 
-    async def watch(self, job_id: str, *, after_offset: int = 0, after_history: int = 0) -> AsyncIterator[Delta]:
+    async def watch(self, job_id: str, *, after_offset: int = 0, after_history: int = 0) -> AsyncGenerator[Delta, None]:
         """Streams a job's results from after_offset on. Leaving it does not cancel the job."""
         place = Place(offset=after_offset, history=after_history)
 

@@ -7,7 +7,7 @@ repetition of the request under the same job_id, which attaches to the job if it
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc.aio
 
@@ -44,7 +44,7 @@ class Place:
         self.offset, self.history = result.offset, result.history
 
 
-Begin = Callable[[Frontend], "grpc.aio.UnaryStreamCall[object, R]"]
+Begin = Callable[[Frontend], grpc.aio.UnaryStreamCall[Any, R]]
 
 
 async def follow(

@@ -1,7 +1,7 @@
 """From keyword arguments to a GenerateRequest."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from millrace.v1.generation_pb2 import (
     Conversation,
@@ -69,7 +69,9 @@ def make_request(model: str, prompt: Prompt, options: GenerateOptions) -> Genera
     """The request without its JobOptions. Raises TypeError for an unknown option."""
     request = GenerateRequest(model=model, model_version=options.get("model_version", ""))
     _set_prompt(request, prompt)
-    rest = {name: value for name, value in options.items() if name != "model_version" and value is not None}
+    rest: dict[str, Any] = {
+        name: value for name, value in options.items() if name != "model_version" and value is not None
+    }
     if chosen := _select(rest, SAMPLING):
         request.sampling.CopyFrom(Sampling(**chosen))
     if chosen := _select(rest, STOPPING):
@@ -106,5 +108,5 @@ def _set_prompt(request: GenerateRequest, prompt: Prompt) -> None:
         request.conversation.CopyFrom(Conversation(messages=messages))
 
 
-def _select(options: dict[str, object], names: frozenset[str]) -> dict[str, object]:
+def _select(options: dict[str, Any], names: frozenset[str]) -> dict[str, Any]:
     return {name: options.pop(name) for name in names & options.keys()}

@@ -34,7 +34,7 @@ class Refusal:
     """What a failed call says."""
 
     def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        trailer: dict[str, Any] = {key: value for key, value in error.trailing_metadata() or ()}
+        trailer: dict[str, Any] = dict(error.trailing_metadata() or ())
         self.code = Code(error.code().value[0])
         self.text = error.details() or ""
         self.ended = trailer.get(ENDED_KEY) == "1"

@@ -48,7 +48,8 @@ class Models:
         return self._models
 
     async def workers(self) -> list[WorkerEntry]:
-        await self._refresh()
+        """As they are now, more or less: people look at them."""
+        await self._refresh(MISSED_S)
         return self._workers
 
     async def ready_workers(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ it does for one model is in host.py.
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
@@ -23,6 +24,7 @@ from services.worker.host import ModelHost
 from services.worker.settings import WorkerSettings
 
 TICK_S = 1.0
+GLANCE_S = 0.1
 STALLED_EXIT = 70
 log = structlog.get_logger()
 
@@ -38,6 +40,8 @@ class Worker:
         self._entries: list[ModelEntry] = []
         self._broken: list[str] = []
         self._state = "loading"
+        self._announced: tuple[str, int, int] | None = None
+        self._announced_at = 0.0
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
@@ -62,7 +66,7 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._every(TICK_S, self._announce), self._every(TICK_S, self._reap), self._watch_device()]
+        return [self._every(GLANCE_S, self._announce_news), self._every(TICK_S, self._reap), self._watch_device()]
 
     async def _load(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]]) -> None:
         """Loads one model after the other; each is served as soon as it is warm."""
@@ -94,7 +98,19 @@ class Worker:
     def _served(self) -> list[str]:
         return [str(host.model) for host in self._hosts]
 
+    async def _announce_news(self) -> None:
+        """Announces each second, and sooner where the number of jobs or what is served has changed."""
+        if self._news() != self._announced or time.monotonic() - self._announced_at >= TICK_S:
+            await self._announce()
+
+    def _news(self) -> tuple[str, int, int]:
+        return self._state, self._running_jobs(), len(self._hosts)
+
+    def _running_jobs(self) -> int:
+        return sum(len(host.held) for host in self._hosts)
+
     async def _announce(self) -> None:
+        self._announced, self._announced_at = self._news(), time.monotonic()
         memory = psutil.virtual_memory()
         entry = WorkerEntry(
             worker_id=self._settings.worker_id,
@@ -103,7 +119,7 @@ class Worker:
             state=self._state,
             models=tuple(self._served()),
             broken=tuple(self._broken),
-            running_jobs=sum(len(host.held) for host in self._hosts),
+            running_jobs=self._running_jobs(),
             free_slots=sum(host.free_slots for host in self._hosts),
             memory_used_bytes=psutil.Process().memory_info().rss,
             memory_total_bytes=memory.total,
@@ -123,7 +139,7 @@ class Worker:
                 os._exit(STALLED_EXIT)
 
     async def _drain(self) -> None:
-        log.info("worker.draining", jobs=sum(len(host.held) for host in self._hosts))
+        log.info("worker.draining", jobs=self._running_jobs())
         self._state = "draining"
         try:
             async with asyncio.timeout(self._settings.drain_s + 5):

@@ -23,7 +23,7 @@ local function emit(at)
   local h = fetch(job)
   if not h then return 'lost' end
   if emitted_before(job, h, token, offset) then return 'duplicate' end
-  if h.token ~= token then return 'lost' end
+  if not is_held(h, token) then return 'lost' end
   if offset ~= 0 and offset ~= number(h, 'last') + 1 then return 'gap' end
   if end_if_useless(job, h) then return 'unwanted' end
   if offset ~= 0 then

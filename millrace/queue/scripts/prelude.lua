@@ -16,7 +16,8 @@ local base = KEYS[1]
 local CLASSES = {'30', '20', '10'}
 local MAX_STRIKES, MAX_ATTEMPTS = 3, 50
 local RATE_SECONDS = 30
-local IDLE_MS = 3600000
+local IDLE_MS = 8 * 86400000
+local ORPHAN_MS = 7 * 86400000 -- how long a job that nobody reaps outlives its deadline
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -33,7 +34,17 @@ end
 
 local function number(h, field) return tonumber(h[field] or 0) end
 
-local function amnesty() return tonumber(redis.call('HGET', base .. 'pulse', 'amnesty') or 0) end
+-- Whether the server was away, so that nobody could renew: the next reap is overdue, or the clock ran backwards.
+local function was_away()
+  local last, due = unpack(redis.call('HMGET', base .. 'pulse', 'last', 'due'))
+  return last and (now < tonumber(last) or now > tonumber(due))
+end
+
+-- Until when nothing lapses. Before the reap that will notice that the server was away: a moment longer.
+local function amnesty()
+  if was_away() then return now + 1 end
+  return tonumber(redis.call('HGET', base .. 'pulse', 'amnesty') or 0)
+end
 
 -- Until when a job is wanted: the latest of its watchers' expiries and of keep_until.
 local function wanted_until(h)
@@ -42,7 +53,13 @@ local function wanted_until(h)
   return latest
 end
 
-local function is_wanted(h) return now < wanted_until(h) or now < amnesty() end
+-- An amnesty covers interest that could not be renewed, not interest that was taken back.
+local function is_wanted(h)
+  if now < wanted_until(h) then return true end
+  return (h.watchers ~= '' or number(h, 'keep_until') > 0) and now < amnesty()
+end
+
+local function is_held(h, token) return h.state == 'running' and h.token == token end
 
 -- Messages for the frontends that watch, one for each of them at the end of the script.
 local posts = {}

@@ -11,11 +11,16 @@
 
 local lease_ms = tonumber(ARGV[1])
 local pulse = base .. 'pulse'
-local last = tonumber(redis.call('HGET', pulse, 'last') or now)
-if now < last or now - last > lease_ms / 2 then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
-redis.call('HSET', pulse, 'last', now)
+if was_away() then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
+redis.call('HSET', pulse, 'last', now, 'due', now + math.floor(lease_ms / 2))
 redis.call('PEXPIRE', pulse, 86400000)
 if redis.call('EXISTS', base .. 'due') == 1 then redis.call('PEXPIRE', base .. 'load', IDLE_MS) end
+
+-- A lease that a clock ahead of this one has granted lasts no longer than one from now.
+for _, job in ipairs(redis.call('ZRANGEBYSCORE', base .. 'running', '(' .. (now + lease_ms), '+inf')) do
+  redis.call('ZADD', base .. 'running', now + lease_ms, job)
+  redis.call('ZADD', base .. 'due', 'LT', now + lease_ms, job)
+end
 
 local function lapse(job, h)
   leave_running(job, h)

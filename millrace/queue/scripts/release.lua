@@ -10,7 +10,7 @@ local verdicts, done = {}, 0
 for at = 1, #ARGV, 3 do
   local job = ARGV[at]
   local h = fetch(job)
-  local held = h and h.token == ARGV[at + 1]
+  local held = h and is_held(h, ARGV[at + 1])
   if held then
     done = done + spend(job, h, tonumber(ARGV[at + 2]))
     if not end_if_useless(job, h) then

@@ -11,7 +11,7 @@ for at = 2, #ARGV, 2 do
   local job = ARGV[at]
   local h = fetch(job)
   local verdict = 'ok'
-  if not h or h.token ~= ARGV[at + 1] then
+  if not h or not is_held(h, ARGV[at + 1]) then
     verdict = 'lost'
   elseif end_if_useless(job, h) then
     verdict = 'unwanted'

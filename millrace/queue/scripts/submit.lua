@@ -5,7 +5,8 @@
 --          9 resume window ms  10 wanted to the deadline (0, 1)  11 retention after the end, ms  12 watcher or ''
 --          13 interest ms  14 not after (time: the claim on the job's name is good until then)
 --          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
--- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'full', bound}
+-- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'bare'}: the payload is gone | {'full', bound}: and the
+--          payload goes
 --
 -- Repeating the call is safe: the job exists then, and the answer says so.
 
@@ -14,11 +15,21 @@ local known = redis.call('HGET', key('job', job), 'fingerprint')
 if known then return {'exists', known} end
 if now > tonumber(ARGV[14]) then return {'late'} end
 
+local payload = key('payload', job .. ':' .. ARGV[6])
+if redis.call('PEXPIRE', payload, tonumber(ARGV[8]) + 60000) == 0 then return {'bare'} end
+
 local function held(field) return tonumber(redis.call('HGET', base .. 'load', field) or 0) end
-if held('jobs') >= tonumber(ARGV[15]) then return {'full', 'jobs'} end
-if held('cost') + cost > tonumber(ARGV[16]) then return {'full', 'cost'} end
-if held('jobs:' .. tenant) >= tonumber(ARGV[17]) then return {'full', 'tenant'} end
-if held('bytes') + bytes > tonumber(ARGV[18]) then return {'full', 'bytes'} end
+local function full_bound()
+  if held('jobs') >= tonumber(ARGV[15]) then return 'jobs' end
+  if held('cost') + cost > tonumber(ARGV[16]) then return 'cost' end
+  if held('jobs:' .. tenant) >= tonumber(ARGV[17]) then return 'tenant' end
+  if held('bytes') + bytes > tonumber(ARGV[18]) then return 'bytes' end
+end
+local bound = full_bound()
+if bound then
+  redis.call('DEL', payload)
+  return {'full', bound}
+end
 
 local deadline = now + tonumber(ARGV[8])
 local window, keep_until, watchers = tonumber(ARGV[9]), 0, ''
@@ -43,7 +54,7 @@ for field, value in pairs(h) do
   table.insert(flat, value)
 end
 redis.call('HSET', key('job', job), unpack(flat))
-redis.call('PEXPIRE', key('job', job), deadline - now + tonumber(ARGV[11]) + 60000)
+redis.call('PEXPIRE', key('job', job), deadline - now + tonumber(ARGV[11]) + ORPHAN_MS)
 count('bytes', bytes)
 enqueue(job, h)
 redis.call('ZADD', base .. 'due', math.min(deadline, wanted_until(h)), job)

@@ -25,7 +25,7 @@ local function lease(job, h)
     'attempts', attempts, 'base', h.last, 'taken', first, 'charged', math.max(number(h, 'cost'), number(h, 'spent')))
   charge(h, math.max(number(h, 'cost'), number(h, 'spent')) - number(h, 'charged'))
   redis.call('XADD', key('results', job), h.last .. '-' .. epoch, 'epoch', epoch, 'holder', worker)
-  redis.call('PEXPIRE', key('results', job), math.max(number(h, 'deadline') - now, 0) + number(h, 'retain') + 60000)
+  redis.call('PEXPIRE', key('results', job), math.max(number(h, 'deadline') - now, 0) + number(h, 'retain') + ORPHAN_MS)
   redis.call('ZADD', base .. 'running', now + lease_ms, job)
   redis.call('ZADD', base .. 'due', 'LT', now + lease_ms, job)
   table.insert(leases, {job, token, epoch, number(h, 'strikes'), attempts, number(h, 'last'), h.history,
@@ -51,6 +51,7 @@ local function take_struck()
     local h = useful(head)
     if h then
       if alone then
+        if number(h, 'cost') > largest then return false end
         redis.call('DEL', base .. 'hold')
         lease(head, h)
         return true

@@ -17,7 +17,9 @@ for at = 2, #ARGV do
     end
     h.watchers = table.concat(others)
     redis.call('HSET', key('job', job), 'watchers', h.watchers)
-    if now >= wanted_until(h) then
+    if is_wanted(h) then
+      redis.call('ZADD', base .. 'due', 'LT', wanted_until(h), job)
+    else
       abandon(job, h)
       ended = ended + 1
     end

@@ -7,6 +7,7 @@
 -- Repeating the call is safe: it only moves the expiry of the frontend's interest.
 
 local expiry = now + tonumber(ARGV[2])
+local excused = now < amnesty()
 local answers = {}
 for at = 3, #ARGV do
   local job = ARGV[at]
@@ -16,7 +17,8 @@ for at = 3, #ARGV do
   elseif h and h.state ~= 'ended' then
     local others = {}
     for name, until_ms in string.gmatch(h.watchers, '([^ =]+)=(%d+)') do
-      if name ~= ARGV[1] and tonumber(until_ms) > now then table.insert(others, name .. '=' .. until_ms .. ' ') end
+      local counts = excused or tonumber(until_ms) > now
+      if counts and name ~= ARGV[1] then table.insert(others, name .. '=' .. until_ms .. ' ') end
     end
     local keep_until = number(h, 'keep_until')
     if number(h, 'window') > 0 then keep_until = math.max(keep_until, expiry + number(h, 'window')) end

@@ -1,0 +1,177 @@
+"""`make demo`: a fleet on this machine, several completions at once, and a worker that is killed in mid-stream.
+
+1  millrace up: an embedded Valkey, one frontend, two workers
+2  stream several prompts at once; print tokens per second and time to first token
+3  kill -9 the worker that holds a stream; the stream goes on where it stopped
+4  stop; exit 0
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from millrace import AsyncClient, Delta
+
+MODEL = "pycode"
+PROMPTS = (
+    "import os\n\ndef walk(path):\n",
+    "class Stack:\n    def __init__(self):\n",
+    "for i in range(",
+    "def read_json(path):\n    with open(path) as f:\n",
+    "try:\n    import json\nexcept ImportError:\n",
+    "if __name__ == '__main__':\n",
+)
+MAX_TOKENS = 96
+LONG_TOKENS = 700
+KILL_AFTER_TOKENS = 150
+START_S = 120
+console = Console(highlight=False)
+
+
+@dataclass(kw_only=True)
+class Stream:
+    """What one client saw of one completion."""
+
+    prompt: str
+    began: float = field(default_factory=time.monotonic)
+    arrivals: list[float] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    tokens: int = 0
+    text: str = ""
+
+    def add(self, delta: Delta) -> None:
+        self.arrivals.append(time.monotonic())
+        self.offsets.append(delta.offset)
+        self.tokens += len(delta.token_ids)
+        self.text += delta.text
+
+    @property
+    def first_ms(self) -> float:
+        return 1000 * (self.arrivals[0] - self.began)
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / (self.arrivals[-1] - self.began)
+
+    @property
+    def longest_gap_s(self) -> float:
+        return max(
+            (later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)), default=0
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        return self.offsets == list(range(1, len(self.offsets) + 1))
+
+
+@asynccontextmanager
+async def fleet() -> AsyncIterator[str]:
+    """Runs `millrace up` and gives its gRPC address; afterwards it must end with status 0."""
+    command = ("-m", "millrace.cli", "up", "--workers", "2", "--grpc-port", "0", "--http-port", "0")
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_S):
+            line = (await process.stdout.readline()).decode()
+        if not line.startswith("millrace ready "):
+            raise RuntimeError("millrace up did not become ready; its messages above say why")
+        console.print(line.strip())
+        yield line.split("grpc=")[1].split()[0].split(",")[0]
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        status = await process.wait()
+    console.print(f"millrace up ended with status {status}")
+    if status != 0:
+        raise RuntimeError("the fleet did not stop cleanly")
+
+
+async def several_at_once(client: AsyncClient) -> None:
+    console.print(Rule(f"{len(PROMPTS)} prompts at once"))
+    began = time.monotonic()
+    streams = await asyncio.gather(*(complete(client, prompt) for prompt in PROMPTS))
+    seconds = time.monotonic() - began
+    table = Table("prompt", "tokens", "first token", "tokens/s")
+    for stream in streams:
+        console.print(Text(stream.prompt, style="bold").append(shorten(stream.text), style="not bold cyan"))
+        console.print(Rule(style="dim"))
+        first_line = stream.prompt.strip().splitlines()[0]
+        table.add_row(Text(first_line), str(stream.tokens), f"{stream.first_ms:.0f} ms", f"{stream.rate:.0f}")
+    console.print(table)
+    tokens = sum(stream.tokens for stream in streams)
+    console.print(f"together {tokens} tokens in {seconds:.2f} s: [bold]{tokens / seconds:.0f} tokens/s[/bold]")
+
+
+async def complete(client: AsyncClient, prompt: str) -> Stream:
+    stream = Stream(prompt=prompt)
+    async for delta in client.generate(MODEL, prompt, max_tokens=MAX_TOKENS, temperature=0.7, seed=7):
+        stream.add(delta)
+    return stream
+
+
+async def survive_a_kill(client: AsyncClient) -> None:
+    console.print(Rule("a worker is killed in mid-stream"))
+    await until_idle(client)
+    stream, killed = Stream(prompt=PROMPTS[0]), False
+    async for delta in client.generate(
+        MODEL, stream.prompt, max_tokens=LONG_TOKENS, temperature=0.8, seed=3, ignore_eos=True
+    ):
+        stream.add(delta)
+        if not killed and stream.tokens >= KILL_AFTER_TOKENS:
+            killed, name = True, await kill_the_busy_worker(client)
+            console.print(Text(stream.prompt, style="bold").append("…" + stream.text[-300:], style="not bold cyan"))
+            console.print(f"[bold red]── kill -9 {name} after {stream.tokens} tokens ──[/bold red]")
+            resumed_at = len(stream.text)
+    console.print(Text(stream.text[resumed_at : resumed_at + 300] + "…", style="green"))
+    console.print(
+        f"{stream.tokens} tokens in {len(stream.offsets)} results, offsets without gap or repeat: {stream.is_whole}; "
+        f"longest pause {stream.longest_gap_s:.2f} s"
+    )
+    if not stream.is_whole or stream.tokens != LONG_TOKENS:
+        raise RuntimeError("the stream did not survive")
+
+
+async def kill_the_busy_worker(client: AsyncClient) -> str:
+    """Kills the process that runs the job; a worker's id is HOST-PID-RANDOM."""
+    async with asyncio.timeout(10):
+        while True:
+            busy = [worker.worker_id for worker in await client.workers() if worker.running_jobs]
+            if busy:
+                os.kill(int(busy[0].rsplit("-", 2)[1]), signal.SIGKILL)
+                return busy[0]
+            await asyncio.sleep(0.05)
+
+
+async def until_idle(client: AsyncClient) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            if not any(worker.running_jobs for worker in await client.workers()):
+                return
+            await asyncio.sleep(0.1)
+
+
+def shorten(text: str, lines: int = 6) -> str:
+    """The first lines of a text, with an ellipsis where there are more."""
+    kept = text.splitlines()
+    return "\n".join(kept[:lines]) + ("\n…" if len(kept) > lines else "")
+
+
+async def main() -> None:
+    console.print("starting one frontend, two workers and a Valkey …")
+    async with fleet() as address, AsyncClient(address) as client:
+        await several_at_once(client)
+        await survive_a_kill(client)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
