@@ -11,8 +11,10 @@ from rich.table import Table
 
 from millrace import AsyncClient
 from millrace.errors import InvalidRequest, MillraceError, Unavailable
+from millrace.v1.fleet_pb2 import Model
 
 INTERRUPTED = 130
+KNOCK_S = 2.0
 errors = Console(stderr=True, highlight=False)
 
 
@@ -36,6 +38,7 @@ def run(call: Coroutine[Any, Any, None]) -> int:
 
 async def generate(address: str, tenant: str, model: str, prompt: str, options: dict[str, Any], *, stats: bool) -> None:
     """Streams one completion to standard output."""
+    await models_served(address, tenant)
     began, first, tokens = time.monotonic(), 0.0, 0
     async with AsyncClient(*address.split(","), tenant=tenant) as client:
         async for delta in client.generate(model, prompt, **options):
@@ -51,8 +54,7 @@ async def generate(address: str, tenant: str, model: str, prompt: str, options: 
 
 async def models(address: str, tenant: str) -> None:
     """Prints a table of what is served."""
-    async with AsyncClient(*address.split(","), tenant=tenant) as client:
-        served = await client.models()
+    served = await models_served(address, tenant)
     table = Table("model", "versions", "task", "workers", "waiting", "running", "wait", "context")
     for model in served:
         wait = model.estimated_wait.ToMilliseconds() / 1000 if model.HasField("estimated_wait") else None
@@ -67,3 +69,9 @@ async def models(address: str, tenant: str) -> None:
             str(model.context_length or "–"),
         )
     Console().print(table)
+
+
+async def models_served(address: str, tenant: str) -> list[Model]:
+    """What is served there. Raises Unavailable soon where nobody answers, since somebody sits and waits."""
+    async with AsyncClient(*address.split(","), tenant=tenant, retry_s=KNOCK_S) as client:
+        return await client.models()

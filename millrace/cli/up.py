@@ -12,7 +12,7 @@ from pathlib import Path
 from millrace.cli.embedded import free_port, valkey_command
 from millrace.cli.supervisor import Child, say
 
-MAX_FAILURES = 4
+MAX_FAILURES = 3
 """Deaths of one process, before all are ready, after which the start is given up."""
 POLL_S = 0.05
 

@@ -6,15 +6,17 @@ clock in milliseconds.
 
     key                          type    writer → reader          lifetime        content
     ───────────────────────────  ──────  ───────────────────────  ──────────────  ─────────────────────────────────────
-    mr:job-index:JOB             hash    frontend → frontend      the job's, and  model, fingerprint, claimed (time)
-                                                                  a minute
+    mr:job-index:JOB             hash    frontend → frontend      deadline +      model, fingerprint, claimed (time)
+                                                                  retention, 1 m
     mr:workers                   hash    worker → frontend        each field 5 s  worker id → expiry and JSON
     mr:models                    hash    worker → frontend        each field 7 d  NAME/VERSION → expiry and JSON
     mr:mailbox:FRONTEND          channel scripts → frontend       none            what a script did to watched jobs
-    …:job:JOB                    hash    scripts → scripts        deadline +      the job; see scripts/prelude.lua
-                                                                  retention
-    …:payload:JOB:FINGERPRINT    string  frontend → worker        as the job's,   the request's bytes
-                                                                  or to its end
+    …:job:JOB                    hash    scripts → scripts        deadline + 7 d; the job; see scripts/prelude.lua
+                                                                  from its end
+                                                                  the retention
+    …:payload:JOB:FINGERPRINT    string  frontend → worker        10 s; queued:   the request's bytes
+                                                                  to the end, or
+                                                                  deadline + 1 m
     …:results:JOB                stream  scripts → all            as the job's    the log: LAST-EPOCH seal,
                                                                                   OFFSET-0 result, LAST-999999 end
     …:waiting:CLASS:TENANT       zset    scripts → take           while non-empty job → sequence number (a FIFO that
@@ -29,10 +31,11 @@ clock in milliseconds.
     …:running                    zset    scripts → reap           while non-empty job → lease expiry
     …:due                        zset    scripts → reap           while non-empty job → a time not later than its next
                                                                                   expiry of any kind
-    …:load                       hash    scripts → scripts, all   an hour idle    jobs, cost, bytes (and jobs:TENANT,
+    …:load                       hash    scripts → scripts, all   8 days idle     jobs, cost, bytes (and jobs:TENANT,
                                                                                   cost:TENANT) waiting; rate, rate_at,
                                                                                   mean_cost; sequence; clock:CLASS
-    …:pulse                      hash    reap → reap, take, emit  a day idle      last (when reap last ran), amnesty
+    …:pulse                      hash    reap → scripts           a day idle      last (when reap last ran), due (when it
+                                                                                  must run again), amnesty
     …:take:WORKER                hash    take → take              two leases      sequence, reply: the last take again
     …:bell                       list    scripts → worker         a minute        hints that work waits
 """

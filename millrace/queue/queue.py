@@ -69,13 +69,16 @@ class JobQueue:
             if not fresh and await self.inspect(ref) is not None:
                 return ref
             placed = replace(submission, ref=ref)
-            lifetime = submission.timeout_ms + self.limits.retention_ms
             key = keys.payload(ref, submission.fingerprint)
-            await self._call(self._redis.set, key, submission.payload, px=lifetime, nx=True)
+            await self._call(self._redis.set, key, submission.payload, px=2 * CLAIM_MS, nx=True)
             arguments = wire.submit_arguments(placed, self.limits, claimed + CLAIM_MS)
             outcome, *detail = await self._script("submit", ref.model, *arguments)
-            if outcome in (b"queued", b"exists"):
+            if outcome == b"queued" or (outcome == b"exists" and detail[0].decode() == submission.fingerprint):
                 return ref
+            if outcome == b"exists":
+                await self._give_up(placed, claimed)
+                await self._call(self._redis.delete, key)
+                raise _reused(ref)
             if outcome == b"full":
                 await self._give_up(placed, claimed)
                 bound = detail[0].decode()
@@ -83,7 +86,7 @@ class JobQueue:
         raise Unavailable("the job could not be queued in time", reason="CLAIM_LAPSED")
 
     async def _claim(self, submission: Submission) -> tuple[JobRef, int, bool]:
-        """Where the job is or may be submitted, since when, and whether this call made the claim."""
+        """Where the job is or may be submitted, since when, and whether the claim was made just now."""
         wanted, replaced = submission.ref, ""
         mine = (str(wanted.model), submission.fingerprint)
         lifetime = submission.timeout_ms + self.limits.retention_ms + 60_000
@@ -92,20 +95,18 @@ class JobQueue:
             answer = await self._call(scripts.run, self._redis, "claim", index, *mine, lifetime, replaced)
             model, fingerprint, claimed, now = answer
             ref = replace(wanted, model=ModelVersion.parse(model.decode()))
-            if claimed == now:
-                return ref, claimed, True
+            is_mine = fingerprint.decode() == submission.fingerprint
             if now > claimed + CLAIM_MS and await self.inspect(ref) is None:
                 replaced = claimed
-            elif fingerprint.decode() != submission.fingerprint:
-                raise AlreadyExists(f"job {wanted.job_id} is another request", reason="JOB_ID_REUSED")
+            elif is_mine:
+                return ref, claimed, claimed == now
             else:
-                return ref, claimed, False
+                raise _reused(wanted)
 
     async def _give_up(self, submission: Submission, claimed: int) -> None:
         ref = submission.ref
         index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
         await self._call(scripts.run, self._redis, "claim", index, *mine, 0, claimed)
-        await self._call(self._redis.delete, keys.payload(ref, submission.fingerprint))
 
     async def locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
         """Where a job of this name is, and its request's fingerprint; None where no such job is known."""
@@ -148,9 +149,9 @@ class JobQueue:
         return bool(await self._script("end", ref.model, ref.job, *text))
 
     async def forget(self, ref: JobRef) -> None:
-        """Removes an ended job that was delivered and cannot be asked for again."""
-        await self._script("forget", ref.model, ref.job)
-        await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
+        """Removes an ended job that was delivered and cannot be asked for again; one that has not ended stays."""
+        if await self._script("forget", ref.model, ref.job):
+            await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
 
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -215,6 +216,10 @@ class JobQueue:
                         raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
                 except RedisError as error:
                     raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
+
+
+def _reused(ref: JobRef) -> AlreadyExists:
+    return AlreadyExists(f"job {ref.job_id} is another request", reason="JOB_ID_REUSED")
 
 
 def _verdicts(answers: list[bytes]) -> list[Verdict]:

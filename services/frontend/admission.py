@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound, Unavailable
-from millrace.queue import JobQueue, JobRef, ModelEntry, Result, Submission
+from millrace.queue import JobQueue, JobRef, Result, Submission
 from millrace.queue import history as running
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
@@ -18,6 +19,16 @@ SEALS = 64
 """More entries than a log can hold between two results."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a request's job belongs, or is."""
+
+    ref: JobRef
+    exists: bool = False
+    context_length: int = 0
+    """Of the model; 0 where it is not known."""
+
+
 class Admission:
     """Raises Unavailable, in bounded time, where Redis is away."""
 
@@ -27,9 +38,28 @@ class Admission:
         self._queue, self._models, self._readiness, self._metrics = queue, models, readiness, metrics
         self._queue_without_workers = queue_without_workers
 
+    async def resolve(self, tenant: str, job_id: str, request: ValidGenerate) -> Target:
+        """The model that will run the job; or the job itself, where the request only attaches, or where the model takes
+        no new jobs."""
+        self._readiness.require()
+        if request.options.position.offset:
+            return Target(ref=await self.attach(tenant, job_id, request.fingerprint), exists=True)
+        try:
+            entry = await self._models.resolve(
+                request.model, request.model_version, without_workers=self._queue_without_workers
+            )
+        except MillraceError as error:
+            if not request.options.job_id or error.reason == "QUEUE_AWAY":
+                raise
+            try:
+                return Target(ref=await self.attach(tenant, job_id, request.fingerprint), exists=True)
+            except NotFound:
+                raise error from None
+        return Target(ref=JobRef(entry.model, tenant, job_id), context_length=entry.context_length)
+
     async def submit(
         self,
-        wanted: JobRef,
+        target: Target,
         request: ValidGenerate,
         *,
         timeout_ms: int,
@@ -38,15 +68,13 @@ class Admission:
         wanted_to_deadline: bool = False,
     ) -> JobRef:
         """Queues the job, or finds it. Once begun, this is carried through even where the call is cancelled."""
-        self._readiness.require()
-        entry = await self._resolve(wanted, request)
-        if isinstance(entry, JobRef):
-            return entry
+        if target.exists:
+            return target.ref
         submission = Submission(
-            ref=JobRef(entry.model, wanted.tenant, wanted.job_id),
+            ref=target.ref,
             fingerprint=request.fingerprint,
             payload=request.payload,
-            cost=min(request.cost, entry.context_length or request.cost),
+            cost=min(request.cost, target.context_length or request.cost),
             priority=request.options.priority,
             timeout_ms=timeout_ms,
             resume_window_ms=request.options.resume_window_ms,
@@ -92,20 +120,6 @@ class Admission:
         if position.history not in (b"", result.history):
             raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
         return result.history
-
-    async def _resolve(self, wanted: JobRef, request: ValidGenerate) -> ModelEntry | JobRef:
-        """The model; or, where it cannot take new jobs, the job if it is there already."""
-        try:
-            return await self._models.resolve(
-                request.model, request.model_version, without_workers=self._queue_without_workers
-            )
-        except MillraceError as error:
-            if not request.options.job_id or error.reason == "QUEUE_AWAY":
-                raise
-            try:
-                return await self.attach(wanted.tenant, wanted.job_id, request.fingerprint)
-            except NotFound:
-                raise error from None
 
     async def _locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
         self._readiness.require()

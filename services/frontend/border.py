@@ -64,8 +64,8 @@ class Border:
             code = error.code
             self._metrics.refused.labels(error.reason).inc()
             await self._abort(call, context, error)
-        except (asyncio.CancelledError, grpc.aio.InternalError):
-            raise
+        except grpc.aio.InternalError as error:
+            raise asyncio.CancelledError("the caller went away during a write") from error
         except Exception:
             code = Code.INTERNAL
             log.exception("call.failed", method=name, job_id=call.job_id)

@@ -60,3 +60,6 @@ class HttpServer(uvicorn.Server):
 
     def stop(self) -> None:
         self.should_exit = True
+
+    def close(self) -> None:
+        self._listener.close()

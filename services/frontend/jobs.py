@@ -6,7 +6,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from millrace.errors import Code, MillraceError
-from millrace.queue import Ending, JobQueue, JobRecord, JobRef, ModelVersion, Result, State
+from millrace.queue import Ending, JobQueue, JobRecord, JobRef, Result, State
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, Job
 from services.frontend.admission import Admission, job_unknown
 from services.frontend.border import Border, Method
@@ -47,9 +47,9 @@ class Jobs:
         if request is None:
             raise Unimplemented("only generation is served as a job", reason="TASK_UNIMPLEMENTED")
         call.job_id = request.options.job_id or uuid.uuid4().hex
-        wanted = JobRef(ModelVersion(request.model, request.model_version), call.tenant, call.job_id)
+        target = await self._admission.resolve(call.tenant, call.job_id, request)
         ref = await self._admission.submit(
-            wanted, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
+            target, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
         )
         await call.begin()
         return await self._describe(ref)

@@ -22,12 +22,12 @@ class Metrics:
             registry=self.registry,
         )
         self.log_reads = Counter("millrace_frontend_log_reads", "reads of results logs", registry=self.registry)
-        self.slow_readers = Counter(
-            "millrace_frontend_slow_readers", "calls ended because nobody read", registry=self.registry
-        )
         self.submitted = Counter(
             "millrace_frontend_jobs_submitted", "jobs accepted by the queue, or found in it", registry=self.registry
         )
         self.refused = Counter(
-            "millrace_frontend_calls_refused", "calls ended by an error of ours", ["reason"], registry=self.registry
+            "millrace_frontend_calls_refused",
+            "calls ended by an error, by its reason (SLOW_READER: nobody read)",
+            ["reason"],
+            registry=self.registry,
         )

@@ -1,4 +1,4 @@
-"""Which models and workers there are, as the registry said at most a second ago."""
+"""Which models and workers there are, as the registry said a moment ago."""
 
 import asyncio
 
@@ -6,8 +6,8 @@ from millrace.errors import NotFound, Unavailable
 from millrace.queue import ModelEntry, Registry, WorkerEntry
 
 FRESH_S = 1.0
-MISSED_S = 0.05
-"""The same for a model that the last reading did not know: it may have come since."""
+NEWS_S = 0.05
+"""The same where somebody looks at the fleet, or asks for a model that the last reading did not know."""
 READY = "ready"
 
 
@@ -28,10 +28,10 @@ class Models:
             NotFound: no such model, or no such version of it.
             Unavailable: no worker is ready for it, and `without_workers` is false.
         """
-        known = [entry for entry in await self.models() if entry.name == name]
-        if not known or not any(version in ("", entry.version) for entry in known):
-            await self._refresh(MISSED_S)
-            known = [entry for entry in self._models if entry.name == name]
+        await self._refresh(FRESH_S)
+        if not any(entry.name == name and version in ("", entry.version) for entry in self._models):
+            await self._refresh(NEWS_S)
+        known = [entry for entry in self._models if entry.name == name]
         if not known:
             raise NotFound(f"there is no model {name}", reason="MODEL_UNKNOWN")
         if version:
@@ -44,12 +44,11 @@ class Models:
         return max(served or known, key=_rank)
 
     async def models(self) -> list[ModelEntry]:
-        await self._refresh()
+        await self._refresh(NEWS_S)
         return self._models
 
     async def workers(self) -> list[WorkerEntry]:
-        """As they are now, more or less: people look at them."""
-        await self._refresh(MISSED_S)
+        await self._refresh(NEWS_S)
         return self._workers
 
     async def ready_workers(self) -> dict[str, int]:
@@ -59,7 +58,7 @@ class Models:
     def _ready_for(self, model: str) -> int:
         return sum(worker.state == READY and model in worker.models for worker in self._workers)
 
-    async def _refresh(self, fresh_s: float = FRESH_S) -> None:
+    async def _refresh(self, fresh_s: float) -> None:
         """Reads the registry where the last reading is older; one reading serves all that wait for it."""
         if asyncio.get_running_loop().time() - self._read_at < fresh_s:
             return

@@ -67,6 +67,7 @@ class Frontend:
             self._build(calls, subscription)
             await self._start_grpc()
             self.http_address = self._http.address
+            stack.callback(self._http.close)
             stack.push_async_callback(self._grpc.stop, 0)
             async with asyncio.TaskGroup() as tasks:
                 background = [

@@ -3,8 +3,8 @@
 import uuid
 
 from millrace.errors import MillraceError, Unavailable
-from millrace.queue import JobRef, ModelVersion
-from services.frontend.admission import Admission
+from millrace.queue import JobRef
+from services.frontend.admission import Admission, Target
 from services.frontend.border import Border, Method
 from services.frontend.call import Call
 from services.frontend.interest import Stream
@@ -25,26 +25,23 @@ class TextGeneration:
         return {"Generate": border.stream(f"{SERVICE}/Generate", self.generate)}
 
     async def generate(self, raw: bytes, call: Call) -> None:
-        """parse → open an inbox → submit → relay. The worker's bytes are the answer, as they are."""
+        """parse → resolve → open an inbox → submit → relay. The worker's bytes are the answer, as they are."""
         request = parse_generate(raw, self._bounds)
         options = request.options
         call.job_id = options.job_id or uuid.uuid4().hex
-        wanted = JobRef(ModelVersion(request.model, request.model_version), call.tenant, call.job_id)
-        with self._relays.open(wanted) as stream:
-            if options.position.offset:
-                ref = await self._admission.attach(wanted.tenant, wanted.job_id, request.fingerprint)
-            else:
-                ref = await self._submit(wanted, request, call, stream)
+        target = await self._admission.resolve(call.tenant, call.job_id, request)
+        with self._relays.open(target.ref) as stream:
+            ref = await self._submit(target, request, call, stream)
             await self._relays.run(
                 call, stream, ref, options.position, lambda _, body: body, attached=bool(options.job_id)
             )
 
-    async def _submit(self, wanted: JobRef, request: ValidGenerate, call: Call, stream: Stream) -> JobRef:
+    async def _submit(self, target: Target, request: ValidGenerate, call: Call, stream: Stream) -> JobRef:
         options = request.options
         stream.wanted, stream.retained = True, bool(options.job_id or options.resume_window_ms)
         try:
             return await self._admission.submit(
-                wanted,
+                target,
                 request,
                 timeout_ms=_timeout_ms(options, call.remaining_s),
                 retained=stream.retained,

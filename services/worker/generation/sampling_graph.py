@@ -76,7 +76,8 @@ def build(*, logits_type: int, vocabulary_size: int, greedy: bool, top_k: bool, 
     if not greedy:
         inputs += [(name, TensorProto.FLOAT, ["rows"]) for name in ("temperature", "top_p", "min_p")]
         inputs += [("uniform", TensorProto.FLOAT, ["rows", ATTEMPTS])]
-        token = _draw(op, _kept(op, scores, zero, top_k=top_k), best=token, zero=zero)
+        settled = op("Or", op("Equal", "temperature", zero), op("Not", finite))
+        token = _draw(op, _kept(op, scores, zero, top_k=top_k), vocabulary_size, best=token, settled=settled)
     op.nodes.append(helper.make_node("Where", [finite, token, op.constant(INVALID)], ["token"]))
     graph = op.graph("sampling", inputs, [("token", TensorProto.INT64, ["rows"])])
     opset = helper.make_opsetid("", OPSET)
@@ -99,18 +100,18 @@ def _kept(op: GraphText, scores: str, zero: str, *, top_k: bool) -> str:
     return op("Where", op("GreaterOrEqual", probabilities, floor), probabilities, zero)
 
 
-def _draw(op: GraphText, kept: str, *, best: str, zero: str) -> str:
-    """The token of each row; `best`, where its temperature is 0; [rows]."""
+def _draw(op: GraphText, kept: str, vocabulary_size: int, *, best: str, settled: str) -> str:
+    """The token of each row; `best`, where that is settled; [rows]."""
     wanted = op("Mul", op("Squeeze", op.total(kept), op.constant([1])), "top_p")
-    pending = op("Where", op("Equal", "temperature", zero), best, op.constant(PENDING))
-    pivot = op("Sub", op("Mul", "temperature", zero), op.constant(1, np.float32))
+    pending = op("Where", settled, best, op.constant(PENDING))
+    pivot = op("Where", settled, op.constant(-1, np.float32), op.constant(-1, np.float32))
     some = op("Less", op("ReduceMin", pending, keepdims=0), op.constant(0))
-    body = _attempt(kept, wanted)
+    body = _attempt(kept, wanted, vocabulary_size)
     drawn = op("Loop", op.constant(ATTEMPTS), some, pending, pivot, outputs=2, body=body)
     return op("Where", op("Equal", drawn, op.constant(PENDING)), best, drawn)
 
 
-def _attempt(kept: str, wanted: str) -> onnx.GraphProto:
+def _attempt(kept: str, wanted: str, vocabulary_size: int) -> onnx.GraphProto:
     """One attempt for the rows that are pending. Carries token [rows], and pivot [rows], the probability of what was
     rejected last."""
     op = GraphText("attempt")
@@ -122,7 +123,8 @@ def _attempt(kept: str, wanted: str) -> onnx.GraphProto:
     last = op("Slice", cumulative, op.constant([-1]), op.constant([np.iinfo(np.int64).max]), axis)
     uniform = op("Gather", op("Gather", "uniform", "attempt", axis=1), rows)
     reached = op("LessOrEqual", cumulative, op("Mul", op.column(uniform), last))
-    token = op("Cast", op.total(op("Cast", reached, to=TensorProto.FLOAT)), to=TensorProto.INT64)
+    index = op("Cast", op.total(op("Cast", reached, to=TensorProto.FLOAT)), to=TensorProto.INT64)
+    token = op("Min", index, op.constant(vocabulary_size - 1))
     pivot = op("GatherElements", left, token, axis=1)
     better = op("Squeeze", op.total(op("Where", op("Greater", left, pivot), left, zero)), axis)
     whole = op("GreaterOrEqual", op("Gather", "top_p", rows), op.constant(1, np.float32))
