@@ -143,7 +143,7 @@ class Valkey(Process):
     """
 
     def __init__(self, *options: str, durable: bool = False) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         super().__init__([*command, "--appendonly", "yes" if durable else "no", *options])
         self._command += ["--dir", str(self.folder)]
@@ -179,7 +179,8 @@ class Service(Process):
         return bool(self.ready)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A loopback port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
