@@ -76,5 +76,8 @@ class Border:
     async def _abort(self, call: Call, context: Context, error: MillraceError) -> NoReturn:
         status = to_status(error)
         trailer = (ENDED if call.ended else ()) + ((DETAILS_KEY, status.SerializeToString()),)
-        async with asyncio.timeout(ABORT_S):
-            await context.abort(STATUS_CODES[error.code], status.message, trailer)
+        try:
+            async with asyncio.timeout(ABORT_S):
+                await context.abort(STATUS_CODES[error.code], status.message, trailer)
+        except (TimeoutError, grpc.aio.InternalError) as lost:
+            raise asyncio.CancelledError("the caller takes no status") from lost

@@ -1,10 +1,12 @@
 """Continuous batching: sequences join and leave at every step.
 
 A step is plan → run → sample → advance. It decodes one token for each decoding sequence and prefills prompts in
-chunks, oldest first, within a budget of tokens, so that decoding never waits for more than one chunk. The borders of
-chunks are fixed multiples, whatever the load. The last chunk of a prompt yields the first token, in the same step.
+chunks, oldest first, within a budget of prompt tokens (one chunk, unless the model's file says more), so that a long
+prompt never makes the others wait. The borders of chunks are fixed multiples, whatever the load. The last chunk of a
+prompt yields the first token, in the same step.
 """
 
+import itertools
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -69,6 +71,7 @@ class GenerationEngine:
         return Capacity(jobs=max(self.config.slots - len(self._table), 0))
 
     def add(self, work: Work) -> None:
+        self.abort(work.job)
         try:
             task = messages.parse(work.job, work.request, self.config, self._vocabulary)
             logged = messages.read_log(work.results)
@@ -166,13 +169,13 @@ class GenerationEngine:
         """Each kind of run once, so that no job pays for what the runtime sets up on first use."""
         token_ids, slots = np.zeros(1, np.int64), self.config.slots
         self._decoder.prefill(0, token_ids, 0)
-        for temperature in (0.0, 1.0):
-            sampling = Sampling(temperature=temperature, top_k=1, top_p=1.0, min_p=0.0, seed=0)
+        for temperature, top_k, banned in itertools.product((0.0, 1.0), (0, 1), (0, 1)):
+            sampling = Sampling(temperature=temperature, top_k=top_k, top_p=1.0, min_p=0.0, seed=0)
             for slot in range(slots):
                 self._rows.place(slot, sampling, filled=1, position=0)
             for rows in (1, slots):
                 self._decoder.decode(self._rows.token_ids[:rows], self._rows.filled[:rows])
-                self._sampler.sample(self._rows, rows)
+                self._sampler.sample(self._rows, rows, [(0, (0,))] * banned)
 
 
 def _output(sequence: Sequence, token_id: int) -> Output:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from google.protobuf.message import DecodeError
+
 from millrace.engine import Failure
 from millrace.errors import Code
 from millrace.v1.generation_pb2 import (
@@ -32,7 +34,10 @@ class Rejected(Exception):
 
 def parse(job: str, body: bytes, config: ModelConfig, vocabulary: Vocabulary) -> Task:
     """A serialised GenerateRequest, as something to run. Raises `Rejected`."""
-    request = GenerateRequest.FromString(body)
+    try:
+        request = GenerateRequest.FromString(body)
+    except DecodeError:
+        raise _invalid("", "the request is not a GenerateRequest") from None
     _refuse_unimplemented(request)
     prompt_ids = _prompt(request, config, vocabulary)
     return Task(

@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 INVALID, PENDING = -1, -2
 ATTEMPTS = 32
-"""After so many rejections the best token is taken. Each attempt is accepted with a probability of at least top_p, and
-halves what is left besides, more or less."""
+"""After so many rejections the best token is taken. An attempt is accepted with a probability of at least top_p, and a
+rejection drops half of what is left on average, so that a second is rare and a tenth is not seen."""
 OPSET, IR_VERSION = 21, 10
 
 
@@ -104,7 +104,8 @@ def _draw(op: GraphText, kept: str, vocabulary_size: int, *, best: str, settled:
     """The token of each row; `best`, where that is settled; [rows]."""
     wanted = op("Mul", op("Squeeze", op.total(kept), op.constant([1])), "top_p")
     pending = op("Where", settled, best, op.constant(PENDING))
-    pivot = op("Where", settled, op.constant(-1, np.float32), op.constant(-1, np.float32))
+    below_all = numpy_helper.from_array(np.array([-1], np.float32))
+    pivot = op("ConstantOfShape", op("Shape", best), value=below_all)
     some = op("Less", op("ReduceMin", pending, keepdims=0), op.constant(0))
     body = _attempt(kept, wanted, vocabulary_size)
     drawn = op("Loop", op.constant(ATTEMPTS), some, pending, pivot, outputs=2, body=body)
