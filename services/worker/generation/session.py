@@ -71,8 +71,7 @@ def allocate(shape: tuple[int, ...], element_type: int, device: str) -> Buffer:
     zeros = np.zeros(shape, numpy_type(element_type))
     if device == "cpu":
         return Buffer(owner=zeros, address=zeros.ctypes.data, shape=shape, element_type=element_type, device=device)
-    value = ort.OrtValue.ortvalue_from_shape_and_type(shape, element_type, device, 0)
-    ort.copy_tensors([ort.OrtValue.ortvalue_from_numpy_with_onnx_type(zeros, element_type)], [value])
+    value = ort.OrtValue.ortvalue_from_numpy(zeros, device, 0)
     return Buffer(owner=value, address=value.data_ptr(), shape=shape, element_type=element_type, device=device)
 
 
