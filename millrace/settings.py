@@ -22,8 +22,10 @@ class Settings(BaseSettings):
     retention_ms: int = Field(default=600_000, ge=0, description="how long results stay after a job's end")
     max_waiting_jobs: int = Field(default=10_000, ge=1, description="jobs that may wait for one model")
     max_tenant_jobs: int = Field(default=5_000, ge=1, description="jobs of one tenant that may wait for one model")
-    log_format: Literal["console", "json"] = "console"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = Field(default="console", description="for people, or for machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least that is said"
+    )
 
     def limits(self) -> Limits:
         return Limits(

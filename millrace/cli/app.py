@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,10 +20,12 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Redis or Valkey; unset: an embedded one.")]
+Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Unset: redis://127.0.0.1:6379/0.")]
 Models = Annotated[Path, typer.Option("--models", metavar="DIR", help="The model repository: NAME/VERSION/model.yaml.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one.")
+]
+LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What the processes say.")]
 Address = Annotated[
     str, typer.Option("--address", metavar="HOST:PORT[,…]", envvar="MILLRACE_ADDRESS", help="Frontends to call.")
 ]
@@ -32,7 +34,7 @@ Tenant = Annotated[str, typer.Option("--tenant", envvar="MILLRACE_TENANT", help=
 
 @app.command()
 def up(
-    redis: Redis = None,
+    redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey; unset: an embedded one.")] = None,
     frontends: Annotated[int, typer.Option(min=1, help="Frontend processes, each with ports of its own.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     models: Models = Path("models"),
@@ -69,8 +71,8 @@ def up(
 @app.command()
 def frontend(
     redis: Redis = None,
-    grpc_address: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:8001",
-    http_address: Annotated[str, typer.Option(metavar="HOST:PORT")] = "127.0.0.1:8002",
+    grpc_address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Unset: 127.0.0.1:8001.")] = None,
+    http_address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Unset: 127.0.0.1:8002.")] = None,
 ) -> None:
     """Run one frontend in this process. All settings: python -m services.frontend --help"""
     become(
@@ -82,9 +84,14 @@ def frontend(
 
 
 @app.command()
-def worker(redis: Redis = None, models: Models = Path("models"), device: Device = "auto") -> None:
+def worker(
+    redis: Redis = None,
+    models: Annotated[Path | None, typer.Option(metavar="DIR", help="The model repository. Unset: models.")] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Unset: auto.")] = None,
+) -> None:
     """Run one worker in this process. All settings: python -m services.worker --help"""
-    become("services.worker", MILLRACE_REDIS_URL=redis, MILLRACE_MODELS=str(models), MILLRACE_DEVICE=device)
+    folder = None if models is None else str(models)
+    become("services.worker", MILLRACE_REDIS_URL=redis, MILLRACE_MODELS=folder, MILLRACE_DEVICE=device)
 
 
 @app.command()
@@ -93,9 +100,13 @@ def generate(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue; - reads standard input.")],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest token.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    min_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    top_k: Annotated[int | None, typer.Option(min=0, help="Draw among so many likeliest tokens; 0: all.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Draw among the likeliest that have this share.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out what is rarer than this × the likeliest.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same text.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
     stats: Annotated[

@@ -107,6 +107,7 @@ async def up(plan: Plan) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="millrace-") as folder:
         fleet = Fleet(plan, folder)
+        say(f"starting {', '.join(child.name for child in fleet.children)}")
         tasks = [asyncio.create_task(child.run()) for child in fleet.children]
         starting = asyncio.create_task(_start(fleet, stop))
         await stop.wait()

@@ -21,6 +21,8 @@ class WorkerSettings(Settings):
     models: Path = Field(default=Path("models"), description="the model repository: NAME/VERSION/model.yaml")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU where there is one")
     threads: int = Field(default=0, ge=0, description="intra-operator threads; 0 lets the runtime choose")
-    worker_id: str = Field(default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    worker_id: str = Field(
+        default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="names this process in the fleet"
+    )
     drain_s: float = Field(default=5.0, ge=0, description="what running jobs get before they are handed back")
     stall_s: float = Field(default=60.0, gt=0, description="a step longer than this ends the process: the device hangs")

@@ -6,21 +6,23 @@
 --
 -- A gap of more than half a lease since the last call, or a clock that ran backwards, means that the server was away and
 -- nobody could renew: nothing lapses then for one lease (an amnesty). Deadlines are the callers' and hold all the same.
+-- After a clock that ran backwards no lease lasts longer than one from now, and every one is looked at.
 --
 -- Repeating the call is safe: it does what the clock says is due, once.
 
 local lease_ms = tonumber(ARGV[1])
 local pulse = base .. 'pulse'
+local last = tonumber(redis.call('HGET', pulse, 'last') or now)
 if was_away() then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
+if now < last then
+  for _, job in ipairs(redis.call('ZRANGE', base .. 'running', 0, -1)) do
+    redis.call('ZADD', base .. 'running', 'LT', now + lease_ms, job)
+    redis.call('ZADD', base .. 'due', 'LT', now, job)
+  end
+end
 redis.call('HSET', pulse, 'last', now, 'due', now + math.floor(lease_ms / 2))
 redis.call('PEXPIRE', pulse, 86400000)
 if redis.call('EXISTS', base .. 'due') == 1 then redis.call('PEXPIRE', base .. 'load', IDLE_MS) end
-
--- A lease that a clock ahead of this one has granted lasts no longer than one from now.
-for _, job in ipairs(redis.call('ZRANGEBYSCORE', base .. 'running', '(' .. (now + lease_ms), '+inf')) do
-  redis.call('ZADD', base .. 'running', now + lease_ms, job)
-  redis.call('ZADD', base .. 'due', 'LT', now + lease_ms, job)
-end
 
 local function lapse(job, h)
   leave_running(job, h)
