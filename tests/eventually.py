@@ -3,18 +3,24 @@
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 
-async def eventually(probe: Callable[[], T | Awaitable[T]], within_s: float = 5.0, every_s: float = 0.01) -> T:
+@overload
+async def eventually(
+    probe: Callable[[], Coroutine[Any, Any, T | None]], within_s: float = ..., every_s: float = ...
+) -> T: ...
+@overload
+async def eventually(probe: Callable[[], T | None], within_s: float = ..., every_s: float = ...) -> T: ...
+async def eventually(probe: Callable[[], Any], within_s: float = 5.0, every_s: float = 0.01) -> Any:
     """The probe's first true answer. Raises AssertionError, with its last answer, where none comes in time."""
     deadline = time.monotonic() + within_s
     while True:
         found = probe()
-        answer: T = await found if inspect.isawaitable(found) else found
+        answer = await found if inspect.isawaitable(found) else found
         if answer:
             return answer
         if time.monotonic() > deadline:

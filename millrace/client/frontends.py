@@ -11,9 +11,11 @@ LARGEST_MESSAGE_BYTES = 64 << 20
 OPTIONS = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
     ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
-    # A frontend that was killed or frozen is noticed after about two and a half seconds.
+    # A frontend that was killed or frozen is noticed after about two seconds. It is ping_timeout, a minute by default,
+    # that bounds the answer to a keepalive.
     ("grpc.keepalive_time_ms", 1_000),
     ("grpc.keepalive_timeout_ms", 1_500),
+    ("grpc.http2.ping_timeout_ms", 1_500),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),
