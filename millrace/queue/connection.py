@@ -34,6 +34,7 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
         max_connections=max_connections,
+        driver_info=None,
     )
 
 

@@ -6,7 +6,7 @@
 --
 -- A gap of more than half a lease since the last call, or a clock that ran backwards, means that the server was away and
 -- nobody could renew: nothing lapses then for one lease (an amnesty). Deadlines are the callers' and hold all the same.
--- After a clock that ran backwards no lease lasts longer than one from now, and every one is looked at.
+-- After a clock that ran backwards every job is looked at, and no lease lasts longer than one from now.
 --
 -- Repeating the call is safe: it does what the clock says is due, once.
 
@@ -17,8 +17,8 @@ if was_away() then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
 if now < last then
   for _, job in ipairs(redis.call('ZRANGE', base .. 'running', 0, -1)) do
     redis.call('ZADD', base .. 'running', 'LT', now + lease_ms, job)
-    redis.call('ZADD', base .. 'due', 'LT', now, job)
   end
+  for _, job in ipairs(redis.call('ZRANGE', base .. 'due', 0, -1)) do redis.call('ZADD', base .. 'due', 'LT', now, job) end
 end
 redis.call('HSET', pulse, 'last', now, 'due', now + math.floor(lease_ms / 2))
 redis.call('PEXPIRE', pulse, 86400000)
