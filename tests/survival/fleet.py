@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ class Transcript:
     @property
     def stall_s(self) -> float:
         """The longest wait between two messages."""
-        pairs = zip(self.arrivals, self.arrivals[1:], strict=False)
-        return max((later - earlier for earlier, later in pairs), default=0.0)
+        return max((later - earlier for earlier, later in pairwise(self.arrivals)), default=0.0)
 
     @property
     def prefill_s(self) -> float:
