@@ -66,7 +66,11 @@ class Worker:
             loop.add_signal_handler(number, self._stop.set)
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._every(GLANCE_S, self._announce_news), self._every(min(REAP_S, self._settings.lease_ms / 3000), self._reap), self._watch_device()]
+        return [
+            self._every(GLANCE_S, self._announce_news),
+            self._every(min(REAP_S, self._settings.lease_ms / 3000), self._reap),
+            self._watch_device(),
+        ]
 
     async def _load(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]]) -> None:
         """Loads one model after the other; each is served as soon as it is warm."""
