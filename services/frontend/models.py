@@ -7,7 +7,7 @@ from millrace.queue import ModelEntry, Registry, WorkerEntry
 
 FRESH_S = 1.0
 NEWS_S = 0.05
-"""The same where somebody looks at the fleet, or asks for a model that the last reading did not know."""
+"""The least time between two readings."""
 READY = "ready"
 
 
@@ -30,7 +30,7 @@ class Models:
         """
         await self._refresh(FRESH_S)
         if not any(entry.name == name and version in ("", entry.version) for entry in self._models):
-            await self._refresh(NEWS_S)
+            await self._refresh_anew()
         known = [entry for entry in self._models if entry.name == name]
         if not known:
             raise NotFound(f"there is no model {name}", reason="MODEL_UNKNOWN")
@@ -44,11 +44,11 @@ class Models:
         return max(served or known, key=_rank)
 
     async def models(self) -> list[ModelEntry]:
-        await self._refresh(NEWS_S)
+        await self._refresh_anew()
         return self._models
 
     async def workers(self) -> list[WorkerEntry]:
-        await self._refresh(NEWS_S)
+        await self._refresh_anew()
         return self._workers
 
     async def ready_workers(self) -> dict[str, int]:
@@ -60,16 +60,28 @@ class Models:
 
     async def _refresh(self, fresh_s: float) -> None:
         """Reads the registry where the last reading is older; one reading serves all that wait for it."""
-        if asyncio.get_running_loop().time() - self._read_at < fresh_s:
+        if self._now() - self._read_at < fresh_s:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(self._reading)
 
+    async def _refresh_anew(self) -> None:
+        """Returns after a reading that began later than this call: somebody looks at the fleet, or asks for a model
+        that the last reading did not know."""
+        called = self._now()
+        while self._read_at < called:
+            await asyncio.sleep(self._read_at + NEWS_S - self._now())
+            await self._refresh(NEWS_S)
+
     async def _read(self) -> None:
+        began = self._now()
         self._models, self._workers = await self._registry.models(), await self._registry.workers()
-        self._read_at = asyncio.get_running_loop().time()
+        self._read_at = began
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 def _rank(entry: ModelEntry) -> tuple[int, str]:
