@@ -12,6 +12,9 @@ from millrace.telemetry import configure_logging
 from services.worker.settings import WorkerSettings
 from services.worker.worker import Worker
 
+GIL_SWITCH_S = 0.0005
+"""The engine thread comes back from each model run for the interpreter; by default it may wait 5 ms for it."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -29,6 +32,7 @@ def main() -> int:
     configure_logging(settings.log_format, settings.log_level)
     log = structlog.get_logger()
     log.info("worker.starting", **settings.redacted())
+    sys.setswitchinterval(GIL_SWITCH_S)
     try:
         uvloop.run(serve(settings))
     except ValueError as error:

@@ -43,9 +43,16 @@ class Emitter:
         self._room.set()
         self.on_results: Callable[[int], None] = lambda count: None
 
-    async def put(self, outputs: list[Output]) -> None:
-        """Takes one step's outputs; waits while too many steps are unwritten."""
+    @property
+    def has_room(self) -> bool:
+        """False while too many steps are unwritten, and the engine should pause."""
+        return self._room.is_set()
+
+    async def room(self) -> None:
         await self._room.wait()
+
+    def put(self, outputs: list[Output]) -> None:
+        """Takes one step's outputs."""
         if not outputs:
             return
         for output in outputs:

@@ -21,6 +21,8 @@ from services.worker.results import Held
 
 RETRY_S = 0.1
 LOG_PAGE = 256
+TURN_S = 0.02
+"""How long one model keeps the device, in whole steps."""
 log = structlog.get_logger()
 
 
@@ -159,29 +161,41 @@ class ModelHost:
     async def _step(self) -> None:
         while True:
             await self._until_there_is_work()
+            await self.emitter.room()
             async with self._device.turn(str(self.model)):
                 arrivals, aborts = list(self._arrivals.values()), self._aborts
                 self._arrivals, self._aborts = {}, set()
                 self._join(arrivals)
-                outputs, self._capacity = await self._device.run(partial(self._turn, arrivals, aborts))
-                self._joining = 0
-            outputs = [output for output in outputs if self._is_current(output)]
-            self._active -= aborts | {output.job for output in outputs if output.last}
-            self._freed.set()
-            await self.emitter.put(outputs)
+                self._active -= aborts
+                await self._device.run(partial(self._turn, asyncio.get_running_loop(), arrivals, aborts))
 
     async def _until_there_is_work(self) -> None:
         while not (self._active or self._arrivals or self._aborts):
             self._work.clear()
             await self._work.wait()
 
-    def _turn(self, arrivals: Sequence[Work], aborts: set[str]) -> tuple[Sequence[Output], Capacity]:
-        """On the engine thread: one step, with who leaves and who joins before it."""
+    def _turn(self, loop: asyncio.AbstractEventLoop, arrivals: Sequence[Work], aborts: set[str]) -> None:
+        """On the engine thread: who leaves and who joins, then step after step until there is news for the engine."""
+        active, until = set(self._active), time.monotonic() + TURN_S
         for job in aborts:
             self._engine.abort(job)
         for work in arrivals:
             self._engine.add(work)
-        return self._engine.step(), self._engine.capacity()
+        while True:
+            outputs = self._engine.step()
+            loop.call_soon_threadsafe(self._receive, outputs, self._engine.capacity())
+            active -= {output.job for output in outputs if output.last}
+            news = self._arrivals or self._aborts or not self.emitter.has_room
+            if news or not active or time.monotonic() > until:
+                return
+
+    def _receive(self, outputs: Sequence[Output], capacity: Capacity) -> None:
+        """Back on the event loop. What belongs to a job that was dropped meanwhile is left out."""
+        self._capacity, self._joining = capacity, 0
+        current = [output for output in outputs if output.job in self.held and output.job not in self._aborts]
+        self._active -= {output.job for output in outputs if output.last}
+        self._freed.set()
+        self.emitter.put(current)
 
     def _join(self, arrivals: Sequence[Work]) -> None:
         self._joining = len(arrivals)
@@ -189,10 +203,6 @@ class ModelHost:
             self._active.add(work.job)
             if (held := self.held.get(work.job)) is not None:
                 held.started_at = time.monotonic()
-
-    def _is_current(self, output: Output) -> bool:
-        """Whether an output belongs to a job that was not dropped while the step ran."""
-        return output.job in self.held and output.job not in self._aborts
 
     # ── keep, lose, end ──────────────────────────────────────────────────────────────────────────────────────────
 
