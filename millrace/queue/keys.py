@@ -34,8 +34,8 @@ clock in milliseconds.
     …:load                       hash    scripts → scripts, all   8 days idle     jobs, cost, bytes (and jobs:TENANT,
                                                                                   cost:TENANT) waiting; rate, rate_at,
                                                                                   mean_cost; sequence; clock:CLASS
-    …:pulse                      hash    reap → scripts           a day idle      last (when reap last ran), due (when it
-                                                                                  must run again), amnesty
+    …:pulse                      hash    reap → scripts           a day idle      last (when reap last ran), due (until
+                                                                                  when it must again), amnesty
     …:take:WORKER                hash    take → take              two leases      sequence, reply: the last take again
     …:bell                       list    scripts → worker         a minute        hints that work waits
 """

@@ -77,7 +77,6 @@ class JobQueue:
                 return ref
             if outcome == b"exists":
                 await self._give_up(placed, claimed)
-                await self._call(self._redis.delete, key)
                 raise _reused(ref)
             if outcome == b"full":
                 await self._give_up(placed, claimed)

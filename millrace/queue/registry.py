@@ -11,7 +11,7 @@ from typing import Any
 
 from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
-from millrace.queue.connection import AWAY, Redis, call
+from millrace.queue.connection import AWAY, Redis, RedisError, call
 from millrace.queue.keys import ModelVersion
 
 WORKER_MS = 5_000
@@ -78,14 +78,14 @@ class Registry:
         flat = [part for entry in entries.items() for part in entry]
         try:
             await call(scripts.run, self._redis, "announce", key, lifetime_ms, *flat)
-        except AWAY as error:
+        except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
 
     async def _read(self, key: str) -> list[dict[str, Any]]:
         try:
             seconds, _ = await call(self._redis.time)
             stored: Any = await call(self._redis.hgetall, key)
-        except AWAY as error:
+        except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
         entries = (value.split(b" ", 1) for _, value in sorted(stored.items()))
         return [json.loads(text) for expiry, text in entries if int(expiry) > seconds * 1000]

@@ -10,6 +10,8 @@ from redis.exceptions import NoScriptError
 
 FOLDER = Path(__file__).parent / "scripts"
 WITHOUT_PRELUDE = frozenset({"claim", "announce"})
+REFUSED_WHEN_FULL = frozenset({"claim", "submit"})
+"""What brings new work; a server whose memory is full still lets all other scripts finish what was begun."""
 
 
 @cache
@@ -18,6 +20,7 @@ def source(name: str) -> tuple[str, str]:
     text = (FOLDER / f"{name}.lua").read_text()
     if name not in WITHOUT_PRELUDE:
         text = (FOLDER / "prelude.lua").read_text() + text
+    text = f"#!lua flags={'' if name in REFUSED_WHEN_FULL else 'allow-oom'}\n{text}"
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

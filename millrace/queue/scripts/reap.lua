@@ -18,7 +18,9 @@ if now < last then
   for _, job in ipairs(redis.call('ZRANGE', base .. 'running', 0, -1)) do
     redis.call('ZADD', base .. 'running', 'LT', now + lease_ms, job)
   end
-  for _, job in ipairs(redis.call('ZRANGE', base .. 'due', 0, -1)) do redis.call('ZADD', base .. 'due', 'LT', now, job) end
+  for _, job in ipairs(redis.call('ZRANGE', base .. 'due', 0, -1)) do
+    redis.call('ZADD', base .. 'due', 'LT', now, job)
+  end
 end
 redis.call('HSET', pulse, 'last', now, 'due', now + math.floor(lease_ms / 2))
 redis.call('PEXPIRE', pulse, 86400000)
@@ -36,11 +38,14 @@ local function lapse(job, h)
   end
 end
 
-local function next_expiry(job, h)
-  local grace = amnesty()
-  local expiry = math.max(wanted_until(h), grace)
-  if h.state == 'running' then
-    expiry = math.min(expiry, math.max(tonumber(redis.call('ZSCORE', base .. 'running', job) or 0), grace))
+-- When a job is to be looked at again: at its next expiry, or when the amnesty is over.
+local function next_look(job, h)
+  local expiry = amnesty()
+  if now >= expiry then
+    expiry = wanted_until(h)
+    if h.state == 'running' then
+      expiry = math.min(expiry, tonumber(redis.call('ZSCORE', base .. 'running', job) or 0))
+    end
   end
   return math.min(expiry, number(h, 'deadline'))
 end
@@ -53,7 +58,7 @@ for _, job in ipairs(due) do
   elseif not end_if_useless(job, h) then
     local expiry = tonumber(redis.call('ZSCORE', base .. 'running', job) or 0)
     if h.state == 'running' and now >= expiry and now >= amnesty() then lapse(job, h) end
-    if h.state ~= 'ended' then redis.call('ZADD', base .. 'due', next_expiry(job, h), job) end
+    if h.state ~= 'ended' then redis.call('ZADD', base .. 'due', next_look(job, h), job) end
   end
 end
 deliver()

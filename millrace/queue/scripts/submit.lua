@@ -5,17 +5,20 @@
 --          9 resume window ms  10 wanted to the deadline (0, 1)  11 retention after the end, ms  12 watcher or ''
 --          13 interest ms  14 not after (time: the claim on the job's name is good until then)
 --          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
--- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'bare'}: the payload is gone | {'full', bound}: and the
---          payload goes
+-- Answers  {'queued'} | {'exists', fingerprint} | {'full', bound} | {'late'} | {'bare'}, where the payload is gone; a
+--          payload that is of no use goes
 --
 -- Repeating the call is safe: the job exists then, and the answer says so.
 
 local job, tenant, cost, bytes = ARGV[1], ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
-local known = redis.call('HGET', key('job', job), 'fingerprint')
-if known then return {'exists', known} end
+local payload = key('payload', job .. ':' .. ARGV[6])
+local known, state = unpack(redis.call('HMGET', key('job', job), 'fingerprint', 'state'))
+if known then
+  if known ~= ARGV[6] or state == 'ended' then redis.call('DEL', payload) end
+  return {'exists', known}
+end
 if now > tonumber(ARGV[14]) then return {'late'} end
 
-local payload = key('payload', job .. ':' .. ARGV[6])
 if redis.call('PEXPIRE', payload, tonumber(ARGV[8]) + 60000) == 0 then return {'bare'} end
 
 local function held(field) return tonumber(redis.call('HGET', base .. 'load', field) or 0) end
