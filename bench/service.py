@@ -5,12 +5,16 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import grpc
+import grpc.aio
 
 from bench.bare import request
 from millrace.cli.up import Fleet, Plan
 from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
+
+if TYPE_CHECKING:
+    from millrace.v1.generation_pb2_grpc import TextGenerationServiceAsyncStub
 
 
 async def run_service(
@@ -34,7 +38,7 @@ async def run_service(
         for child in fleet.children:
             await child.ready.wait()
         async with grpc.aio.insecure_channel(fleet.grpc[0]) as channel:
-            stub = TextGenerationServiceStub(channel)
+            stub: TextGenerationServiceAsyncStub = TextGenerationServiceStub(channel)
             await _stream(stub, model, 0, 8)
             began = time.perf_counter()
             firsts = await asyncio.gather(*(_stream(stub, model, index, max_tokens) for index in range(streams)))
@@ -44,7 +48,7 @@ async def run_service(
     return streams * max_tokens / seconds, list(firsts)
 
 
-async def _stream(stub: TextGenerationServiceStub, model: str, seed: int, max_tokens: int) -> float:
+async def _stream(stub: "TextGenerationServiceAsyncStub", model: str, seed: int, max_tokens: int) -> float:
     began, first = time.perf_counter(), 0.0
     call = stub.Generate(request(model, seed, max_tokens))
     try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 
@@ -114,7 +115,7 @@ async def test_jobs_join_running_ones_up_to_the_engines_room(bench: Bench) -> No
     refs = [await bench.submit(30) for _ in range(8)]
     async with bench.host(engine):
         for ref in refs:
-            await eventually(lambda ref=ref: bench.ended(ref))
+            await eventually(partial(bench.ended, ref))
     assert engine.largest_batch == 3
     for ref in refs:
         assert tokens(await bench.log(ref)) == list(range(30))
@@ -227,6 +228,6 @@ async def test_a_job_with_a_strike_runs_alone_until_it_has_a_result(bench: Bench
             return await bench.ended(ref)
 
         for ref in (struck, *others):
-            await eventually(lambda ref=ref: reaped(ref), within_s=20)
+            await eventually(partial(reaped, ref), within_s=20)
     for ref, wanted in ((struck, 100), *((other, 400) for other in others)):
         assert tokens(await bench.log(ref)) == list(range(wanted))
