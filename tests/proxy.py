@@ -1,8 +1,12 @@
-"""A TCP proxy on loopback whose connections a test can break."""
+"""TCP proxies on loopback: one whose connections a test can break, and one that loses a Redis server's replies."""
 
 import asyncio
 from types import TracebackType
 from typing import Self
+
+import hiredis
+
+READ_BYTES = 1 << 16
 
 
 class Proxy:
@@ -37,16 +41,49 @@ class Proxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream_reader, upstream_writer = await asyncio.open_connection(self._host, self._port)
         self._writers |= {writer, upstream_writer}
-        for source, sink in ((reader, upstream_writer), (upstream_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
+        for pump in (self._pump(reader, upstream_writer), self._answer(upstream_reader, writer)):
+            task = asyncio.create_task(pump)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
-            while data := await source.read(1 << 16):
+            while data := await source.read(READ_BYTES):
                 sink.write(data)
                 await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+    async def _answer(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        await self._pump(source, sink)
+
+
+class LossyProxy(Proxy):
+    """Before a Redis server: each `every`-th reply, of all connections together, is lost. The command was carried out,
+    and its connection breaks."""
+
+    def __init__(self, url: str, every: int) -> None:
+        super().__init__(url.removeprefix("redis://").partition("/")[0])
+        self._every = every
+        self.replies = self.lost = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.address}/0"
+
+    async def _answer(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        try:
+            while data := await source.read(READ_BYTES):
+                parser.feed(data)
+                while parser.gets() is not False:
+                    self.replies += 1
+                    if self.replies % self._every == 0:
+                        self.lost += 1
+                        return
+                sink.write(data)
         except OSError:
             pass
         finally:

@@ -1,43 +1,12 @@
-"""`python -m services.frontend`: settings, logging, event loop, signals; everything else is in server.py."""
+"""`python -m services.frontend`: settings and signals; everything else is in server.py."""
 
-import argparse
 import asyncio
 import signal
 import sys
 
-import structlog
-import uvloop
-from pydantic import ValidationError
-
-from millrace.settings import describe
-from millrace.telemetry import configure_logging
+from millrace import process
 from services.frontend.server import Frontend
 from services.frontend.settings import FrontendSettings
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m services.frontend",
-        description="Serves gRPC: queues jobs in Redis and relays their results.",
-        epilog=describe(FrontendSettings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args()
-    try:
-        settings = FrontendSettings()
-    except ValidationError as error:
-        print(f"settings: {error}", file=sys.stderr)
-        return 2
-    configure_logging(settings.log_format, settings.log_level)
-    log = structlog.get_logger()
-    log.info("frontend.starting", **settings.redacted())
-    try:
-        uvloop.run(serve(settings))
-    except ExceptionGroup as group:
-        for failure in group.exceptions:
-            log.error("frontend.failed", error=str(failure), exc_info=failure)
-        return 1
-    return 0
 
 
 async def serve(settings: FrontendSettings) -> None:
@@ -49,4 +18,5 @@ async def serve(settings: FrontendSettings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    description = "Serves gRPC: queues jobs in Redis and relays their results."
+    sys.exit(process.run("frontend", description, FrontendSettings, serve))

@@ -6,7 +6,6 @@ it does for one model is in host.py.
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -44,14 +43,17 @@ class Worker:
         self._announced_at = 0.0
         self._stop = asyncio.Event()
 
+    def stop(self) -> None:
+        """Begins the drain."""
+        self._stop.set()
+
     async def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, then drains. Raises LookupError where no model can be served."""
+        """Serves until stopped, then drains. An exception group holds LookupError where no model can be served."""
         async with AsyncExitStack() as stack:
             calls = await stack.enter_async_context(connect(self._settings.redis_url))
             waits = await stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
             self._queue = JobQueue(calls, self._settings.limits())
             self._registry, self._bell = Registry(calls), Bell(waits)
-            self._on_signal()
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(task) for task in self._background()]
                 running.append(tasks.create_task(self._load(tasks, running)))
@@ -59,11 +61,6 @@ class Worker:
                 await self._drain()
                 for task in running:
                     task.cancel()
-
-    def _on_signal(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         return [

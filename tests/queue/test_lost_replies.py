@@ -8,8 +8,8 @@ import pytest
 from millrace.errors import Unavailable
 from millrace.queue import End, JobQueue, JobRef, Result, connect
 from millrace.queue.types import Emission, Ending, Lease, Verdict
+from tests.proxy import LossyProxy
 from tests.queue.bench import MODEL, result, submission
-from tests.queue.lossy import LossyProxy
 
 JOBS, RESULTS, WORKERS = 24, 5, 3
 
