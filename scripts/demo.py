@@ -6,8 +6,10 @@
 4  stop; exit 0
 """
 
+import argparse
 import asyncio
 import os
+import re
 import signal
 import sys
 import time
@@ -35,7 +37,8 @@ MAX_TOKENS = 96
 LONG_TOKENS = 700
 KILL_AFTER_TOKENS = 150
 START_S = 120
-console = Console(highlight=False)
+REMOTE_FONT = re.compile(r"@font-face \{.*?\}", re.DOTALL)
+console = Console(highlight=False, record=True)
 
 
 @dataclass(kw_only=True)
@@ -170,8 +173,15 @@ async def main() -> None:
     console.print("starting one frontend, two workers and a Valkey …")
     async with fleet() as address, AsyncClient(address) as client:
         await several_at_once(client)
+        console.export_text(clear=True)
         await survive_a_kill(client)
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--svg", metavar="FILE", help="write what the kill looked like as a picture")
+    options = parser.parse_args()
     asyncio.run(main())
+    if options.svg:
+        picture = console.export_svg(title="make demo: kill -9 of the worker that holds the stream")
+        Path(options.svg).write_text(REMOTE_FONT.sub("", picture))
