@@ -9,7 +9,7 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
-from millrace.settings import Settings, describe
+from millrace.settings import Settings
 from millrace.telemetry import configure_logging
 
 S = TypeVar("S", bound=Settings)
@@ -17,21 +17,16 @@ FAILED, REFUSED = 1, 2
 
 
 def run(name: str, description: str, settings: type[S], serve: Callable[[S], Coroutine[Any, Any, None]]) -> int:
-    """Runs `serve` with settings from the environment; answers the exit status.
+    """Runs `serve` with settings from command line and environment; answers the exit status.
 
     A ValueError says that the process cannot serve as it was told to; an exception group is what ended its tasks.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m services.{name}",
-        description=description,
-        epilog=describe(settings),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.parse_args()
     try:
-        chosen = settings()
+        chosen = settings(**_arguments(name, description, settings))
     except ValidationError as error:
-        print(f"settings: {error}", file=sys.stderr)
+        for problem in error.errors():
+            flag = "--" + str(problem["loc"][0]).replace("_", "-")
+            print(f"{name}: {flag}: {problem['msg']}, not {problem['input']!r}", file=sys.stderr)
         return REFUSED
     configure_logging(chosen.log_format, chosen.log_level)
     log = structlog.get_logger()
@@ -46,3 +41,14 @@ def run(name: str, description: str, settings: type[S], serve: Callable[[S], Cor
             log.error(f"{name}.failed", error=str(failure), exc_info=failure)
         return FAILED
     return 0
+
+
+def _arguments(name: str, description: str, settings: type[Settings]) -> dict[str, Any]:
+    """What the command line says. Every setting is a flag, and an environment variable; the flag wins."""
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}", description=description)
+    prefix = settings.model_config["env_prefix"]
+    for field, info in settings.model_fields.items():
+        default = "drawn at start" if info.default_factory else info.default
+        meaning = f"{info.description} ({prefix}{field.upper()}; default: {default})".replace("%", "%%")
+        parser.add_argument(f"--{field.replace('_', '-')}", metavar="…", help=meaning)
+    return {field: value for field, value in vars(parser.parse_args()).items() if value is not None}

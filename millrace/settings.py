@@ -1,6 +1,7 @@
 """What every process of a deployment is told in the same way: environment variables that begin with `MILLRACE_`.
 
-Each process extends `Settings` with its own few; they are read once, in its `__main__`, and printed redacted at start.
+Each process extends `Settings` with its own few; they are read once, at its start, where flags of the same names win,
+and printed redacted.
 """
 
 from typing import Literal
@@ -42,13 +43,3 @@ class Settings(BaseSettings):
         scheme, _, rest = self.redis_url.partition("://")
         values["redis_url"] = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else self.redis_url
         return values
-
-
-def describe(settings: type[Settings]) -> str:
-    """The settings with their environment variables, defaults and meaning: the end of a process's --help."""
-    prefix = settings.model_config["env_prefix"]
-    lines = ["environment variables:"]
-    for name, field in settings.model_fields.items():
-        default = "drawn at start" if field.default_factory else field.default
-        lines.append(f"  {prefix + name.upper():32} {field.description or ''} [{default}]")
-    return "\n".join(lines)

@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -69,9 +70,7 @@ class Stream:
 
     @property
     def longest_gap_s(self) -> float:
-        return max(
-            (later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False)), default=0
-        )
+        return max((later - earlier for earlier, later in pairwise(self.arrivals)), default=0)
 
     @property
     def is_whole(self) -> bool:

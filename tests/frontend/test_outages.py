@@ -1,6 +1,7 @@
 """Redis away, messages lost, frontends drained: streams go on, or end with the truth, in bounded time."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -215,8 +216,17 @@ async def test_the_process_says_when_it_is_ready_and_leaves_with_0_when_told_to(
         assert await asyncio.to_thread(process.stop) == 0
 
 
-def test_help_lists_the_settings_with_their_variables() -> None:
+def test_help_lists_the_settings_with_their_flags_and_variables() -> None:
     command = [sys.executable, "-m", "services.frontend", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for name in ("MILLRACE_REDIS_URL", "MILLRACE_GRPC_ADDRESS", "MILLRACE_SLOW_READER_S"):
-        assert name in text
+    for name in ("redis-url", "grpc-address", "slow-reader-s"):
+        assert f"--{name}" in text
+        assert f"MILLRACE_{name.replace('-', '_').upper()}" in text
+
+
+def test_a_flag_wins_over_its_variable_and_a_bad_one_is_named() -> None:
+    command = [sys.executable, "-m", "services.frontend", "--lease-ms", "1"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MILLRACE_LEASE_MS": "3000"})
+    assert refused.returncode == 2
+    assert "--lease-ms: " in refused.stderr
+    assert "not '1'" in refused.stderr
