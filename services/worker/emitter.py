@@ -1,14 +1,13 @@
 """Writes what the engine's steps add to the results logs: one emit in flight; later steps merge meanwhile."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from millrace.engine import Output
 from millrace.errors import Unavailable
-from millrace.queue import Emission, JobQueue, ModelVersion, Verdict
+from millrace.queue import Emission, JobQueue, JobRef, ModelVersion, Verdict
 from services.worker.results import Held, emissions, merge
 
 MERGED_STEPS = 64
@@ -41,7 +40,6 @@ class Emitter:
         self._idle.set()
         self._room = asyncio.Event()
         self._room.set()
-        self.on_results: Callable[[int], None] = lambda count: None
 
     @property
     def has_room(self) -> bool:
@@ -84,7 +82,7 @@ class Emitter:
                 for emission in emissions(held, outputs, self._worker_id)
             ]
             if batch:
-                self._apply(batch, await self._write(batch))
+                await self._apply(batch, await self._write(batch))
             if not self._pending:
                 self._idle.set()
 
@@ -103,19 +101,28 @@ class Emitter:
                 log.warning("emit.waiting", model=str(self._model), error=error.message)
                 await asyncio.sleep(RETRY_S)
 
-    def _apply(self, batch: list[Emission], verdicts: list[Verdict]) -> None:
-        written = 0
+    async def _apply(self, batch: list[Emission], verdicts: list[Verdict]) -> None:
+        shortened = []
         for emission, verdict in zip(batch, verdicts, strict=True):
             held = self._jobs.held.get(emission.ref.job)
-            mine = held is not None and held.lease.token == emission.token
-            if verdict in (Verdict.OK, Verdict.DUPLICATE):
-                written += emission.offset > 0
-                if mine and emission.ending is not None:
-                    self._jobs.ended(emission.ref.job)
-            elif mine:
+            if held is None or held.lease.token != emission.token:
+                continue
+            if verdict not in (Verdict.OK, Verdict.DUPLICATE):
                 log.info("job.dropped", job_id=emission.ref.job_id, verdict=verdict.value)
                 self._jobs.drop(emission.ref.job)
-        self.on_results(written)
+                if verdict is Verdict.GAP:
+                    shortened.append((emission.ref, emission.token, held.cost))
+            elif emission.ending is not None:
+                self._jobs.ended(emission.ref.job)
+        if shortened:
+            await self._hand_back(shortened)
+
+    async def _hand_back(self, jobs: list[tuple[JobRef, str, int]]) -> None:
+        """Redis has lost results of these jobs: whoever takes them next reads their logs anew."""
+        try:
+            await self._queue.release(self._model, jobs)
+        except Unavailable as error:
+            log.warning("jobs.left_to_lapse", model=str(self._model), error=error.message)
 
 
 def _fold(earlier: Output, later: Output) -> bool:

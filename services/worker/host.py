@@ -12,13 +12,16 @@ from functools import partial
 import structlog
 
 from millrace.engine import Capacity, Engine, Output, Work
-from millrace.errors import Unavailable
-from millrace.queue import JobQueue, Lease, ModelVersion, Result, Taken, Verdict
+from millrace.errors import Code, Unavailable
+from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Result, Taken, Verdict
 from millrace.queue.bell import Bell
 from services.worker.device import Device
 from services.worker.emitter import Emitter
 from services.worker.results import Held
 
+INCOMPLETE = Ending(
+    code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="the job's request or results are no longer there"
+)
 RETRY_S = 0.1
 LOG_PAGE = 256
 TURN_S = 0.02
@@ -126,13 +129,13 @@ class ModelHost:
         for lease in taken.leases:
             work = await self._load(lease)
             if work is None:
-                self.drop(lease.ref.job)
+                await self._give_up(lease)
             elif lease.ref.job in self.held:
                 self._arrivals[lease.ref.job] = work
                 self._work.set()
 
     async def _load(self, lease: Lease) -> Work | None:
-        """The job's request and its log; None where the job has ended meanwhile."""
+        """The job's request and its log; None where the job has ended meanwhile, or Redis has lost a part of it."""
         while True:
             try:
                 request = await self._queue.payload(lease.ref, lease.fingerprint)
@@ -145,6 +148,14 @@ class ModelHost:
                 log.warning("job.incomplete", job_id=lease.ref.job_id, results=len(results), last=lease.last_offset)
                 return None
             return Work(job=lease.ref.job, request=request, results=results, epoch=lease.epoch)
+
+    async def _give_up(self, lease: Lease) -> None:
+        """Ends a job that cannot be continued; one that has ended already is left as it is."""
+        self.drop(lease.ref.job)
+        try:
+            await self._queue.emit(self.model, [Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE)])
+        except Unavailable as error:
+            log.warning("job.left_to_lapse", job_id=lease.ref.job_id, error=error.message)
 
     async def _read_log(self, lease: Lease) -> list[bytes]:
         results: list[bytes] = []
@@ -165,8 +176,8 @@ class ModelHost:
             async with self._device.turn(str(self.model)):
                 arrivals, aborts = list(self._arrivals.values()), self._aborts
                 self._arrivals, self._aborts = {}, set()
-                self._join(arrivals)
                 self._active -= aborts
+                self._join(arrivals)
                 await self._device.run(partial(self._turn, asyncio.get_running_loop(), arrivals, aborts))
 
     async def _until_there_is_work(self) -> None:

@@ -20,6 +20,7 @@ from millrace.queue import (
     State,
     Submission,
     connect,
+    keys,
 )
 from millrace.queue.bell import Bell
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Stopping
@@ -231,3 +232,26 @@ async def test_a_job_with_a_strike_runs_alone_until_it_has_a_result(bench: Bench
             await eventually(partial(reaped, ref), within_s=20)
     for ref, wanted in ((struck, 100), *((other, 400) for other in others)):
         assert tokens(await bench.log(ref)) == list(range(wanted))
+
+
+async def test_a_job_whose_request_is_gone_ends_with_data_loss(bench: Bench) -> None:
+    ref = await bench.submit(5)
+    await bench.calls.delete(keys.payload(ref, "f" * 32))
+    async with bench.host(CountingEngine()):
+        await eventually(lambda: bench.ended(ref))
+    assert (ending(await bench.log(ref)).code, ending(await bench.log(ref)).reason) == (
+        Code.DATA_LOSS,
+        "JOB_INCOMPLETE",
+    )
+
+
+async def test_a_job_whose_results_were_lost_is_handed_back_and_continued_from_what_is_there(bench: Bench) -> None:
+    ref = await bench.submit(500)
+    async with bench.host(CountingEngine()) as host:
+        await eventually(lambda: host.held and host.held[ref.job].offset > 20)
+        host.held[ref.job].offset += 1
+        await eventually(lambda: bench.ended(ref))
+    assert tokens(await bench.log(ref)) == list(range(500))
+    record = await bench.queue.inspect(ref)
+    assert record is not None
+    assert (record.attempts, record.strikes) == (2, 0)
