@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +25,7 @@ def run(call: Coroutine[Any, Any, None]) -> int:
         asyncio.run(call)
     except InvalidRequest as error:
         for violation in error.violations:
-            errors.print(f"[red]{violation.field}[/red]: {violation.description}")
+            errors.print(f"[red]{violation.field or 'request'}[/red]: {violation.description}")
         return 2
     except MillraceError as error:
         errors.print(f"[red]{error.code.name}[/red] {error.reason}: {error.message}", markup=True)
@@ -55,7 +56,7 @@ async def generate(address: str, tenant: str, model: str, prompt: str, options: 
 async def models(address: str, tenant: str) -> None:
     """Prints a table of what is served."""
     served = await models_served(address, tenant)
-    table = Table("model", "versions", "task", "workers", "waiting", "running", "wait", "context")
+    table = Table("model", "version", "task", "workers", "waiting", "running", "wait", "context", box=SIMPLE)
     for model in served:
         wait = model.estimated_wait.ToMilliseconds() / 1000 if model.HasField("estimated_wait") else None
         table.add_row(

@@ -54,8 +54,8 @@ class Fleet:
             context_length=max(entry.context_length for entry in entries),
         )
         rate, waiting = sum(load["rate"] for load in loads), sum(load["cost"] for load in loads)
-        if rate > 0:
-            model.estimated_wait.CopyFrom(_duration(waiting / rate))
+        if rate > 0 or not waiting:
+            model.estimated_wait.CopyFrom(_duration(waiting / rate if waiting else 0.0))
         return model
 
 
