@@ -1,28 +1,39 @@
 """How several models share one device."""
 
 import asyncio
-import time
 from collections import Counter
 from functools import partial
 
+import pytest
+
 from services.worker.device import Device
-from tests.eventually import eventually
 
 
-async def test_the_turn_goes_to_the_model_that_has_used_the_device_least() -> None:
-    device, used, stop = Device(), Counter[str](), asyncio.Event()
+class Clock:
+    """Stands still but for what the models use."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def use(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def test_the_turn_goes_to_the_model_that_has_used_the_device_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, clock, turns = Device(), Clock(), Counter[str]()
+    monkeypatch.setattr("services.worker.device.time", clock)
 
     async def serve(name: str, seconds: float) -> None:
-        while not stop.is_set():
+        while turns["slow"] < 50:
             async with device.turn(name):
-                await device.run(partial(time.sleep, seconds))
-                used[name] += 1
+                await device.run(partial(clock.use, seconds))
+                turns[name] += 1
 
-    serving = [asyncio.create_task(serve(*model)) for model in (("slow", 0.008), ("fast", 0.002))]
-    await eventually(lambda: used["slow"] >= 20)
-    stop.set()
-    await asyncio.gather(*serving)
-    assert 2.5 <= used["fast"] / used["slow"] <= 5.0
+    await asyncio.gather(serve("slow", 8.0), serve("fast", 2.0))
+    assert turns["fast"] / turns["slow"] == pytest.approx(4.0, rel=0.05)
 
 
 async def test_a_model_that_gives_up_waiting_does_not_keep_the_device() -> None:
