@@ -33,8 +33,15 @@ class Up(Process):
         return []
 
     def children(self, module: str) -> list[psutil.Process]:
-        living = [child for child in psutil.Process(self.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
-        return [child for child in living if module in " ".join(child.cmdline())]
+        return [child for child in psutil.Process(self.pid).children() if _runs(child, module)]
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
+    """Whether it runs this module, and is not dying at the moment."""
+    try:
+        return module in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
 
 
 @pytest.fixture(scope="module")
