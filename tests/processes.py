@@ -56,8 +56,8 @@ class Process:
     def _stderr(self) -> Path:
         return self.folder / "stderr"
 
-    def start(self, within_s: float = 30.0) -> None:
-        """Returns when the process is ready. Raises RuntimeError where it dies before, or takes too long."""
+    def launch(self) -> None:
+        """Starts the process, and does not wait until it is ready."""
         with self._stdout.open("wb") as stdout, self._stderr.open("ab") as stderr:
             self._child = subprocess.Popen(
                 self._command,
@@ -66,9 +66,15 @@ class Process:
                 stdout=stdout,
                 stderr=stderr,
             )
+
+    def start(self, within_s: float = 30.0) -> None:
+        """Returns when the process is ready. Raises RuntimeError where it dies before, or takes too long."""
+        if self._child is None or self._child.poll() is not None:
+            self.launch()
+        child = self._running()
         deadline = time.monotonic() + within_s
         while not self._is_ready():
-            if self._child.poll() is not None or time.monotonic() > deadline:
+            if child.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"{self._command} did not become ready:\n{self._tail()}")
             time.sleep(POLL_S)

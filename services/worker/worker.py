@@ -41,6 +41,7 @@ class Worker:
         self._state = "loading"
         self._announced: tuple[str, int, int] | None = None
         self._announced_at = 0.0
+        self._known_ready = asyncio.Event()
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -89,7 +90,7 @@ class Worker:
         if not self._hosts:
             raise LookupError(f"no model in {self._settings.models} can be served")
         self._state = "ready"
-        await self._announce()
+        await self._known_ready.wait()
         print(f"worker ready id={self._settings.worker_id} models={','.join(self._served())}", flush=True)
 
     def _report_broken(self, folder: str, reason: str) -> None:
@@ -126,6 +127,8 @@ class Worker:
             memory_total_bytes=memory.total,
         )
         await self._registry.announce(entry, self._entries)
+        if entry.state == "ready":
+            self._known_ready.set()
 
     async def _reap(self) -> None:
         for host in self._hosts:
