@@ -91,7 +91,8 @@ class Mailbox:
             try:
                 await self._read()
             except AWAY as error:
-                log.warning("mailbox.lost", error=repr(error))
+                if self.subscribed.is_set():
+                    log.warning("mailbox.lost", error=repr(error))
             self.subscribed.clear()
             await asyncio.sleep(RECONNECT_S)
 

@@ -110,7 +110,7 @@ class Interest:
                 answered = loop.time()
                 await self._wait_until(due)
             except Unavailable as error:
-                log.warning("interest.waiting", error=error.message)
+                log.debug("interest.waiting", error=error.message)
                 if loop.time() - answered > self._outage_s:
                     self.fail_all(Unavailable("the queue is not reachable", reason="QUEUE_AWAY"))
                 await asyncio.sleep(RETRY_S)

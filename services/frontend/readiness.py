@@ -41,11 +41,14 @@ class Readiness:
 
     async def run(self, changed: Callable[[bool], Awaitable[None]]) -> None:
         last = False
+        if not await self._ping():
+            log.warning("frontend.waiting", reason="Redis does not answer yet")
         while True:
             self.redis_answers = await self._ping()
             if self.ready != last:
                 last = self.ready
-                log.info("frontend.readiness", ready=last, redis=self.redis_answers, mailbox=self.mailbox_subscribed)
+                say = log.info if last or self.draining else log.warning
+                say("frontend.readiness", ready=last, redis=self.redis_answers, mailbox=self.mailbox_subscribed)
                 await changed(last)
             if last:
                 self.once_ready.set()

@@ -148,7 +148,7 @@ class Frontend:
                 for entry in await self._models.models():
                     await self.queue.reap(entry.model)
             except Unavailable as error:
-                log.warning("reap.waiting", error=error.message)
+                log.debug("reap.waiting", error=error.message)
             await asyncio.sleep(pause_s)
 
     async def _drain(self) -> None:

@@ -98,7 +98,7 @@ class Emitter:
             try:
                 return await self._queue.emit(self._model, batch)
             except Unavailable as error:
-                log.warning("emit.waiting", model=str(self._model), error=error.message)
+                log.debug("emit.waiting", model=str(self._model), error=error.message)
                 await asyncio.sleep(RETRY_S)
 
     async def _apply(self, batch: list[Emission], verdicts: list[Verdict]) -> None:

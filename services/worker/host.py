@@ -102,7 +102,7 @@ class ModelHost:
                 elif not taken.leases:
                     await self._bell.wait(self.model)
             except Unavailable as error:
-                log.warning("take.waiting", model=str(self.model), error=error.message)
+                log.debug("take.waiting", model=str(self.model), error=error.message)
                 await asyncio.sleep(RETRY_S)
         self._took_last.set()
 
@@ -141,7 +141,7 @@ class ModelHost:
                 request = await self._queue.payload(lease.ref, lease.fingerprint)
                 results = await self._read_log(lease)
             except Unavailable as error:
-                log.warning("load.waiting", model=str(self.model), error=error.message)
+                log.debug("load.waiting", model=str(self.model), error=error.message)
                 await asyncio.sleep(RETRY_S)
                 continue
             if request is None or len(results) != lease.last_offset:

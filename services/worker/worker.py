@@ -42,6 +42,7 @@ class Worker:
         self._announced: tuple[str, int, int] | None = None
         self._announced_at = 0.0
         self._known_ready = asyncio.Event()
+        self._away = False
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -127,6 +128,7 @@ class Worker:
             memory_total_bytes=memory.total,
         )
         await self._registry.announce(entry, self._entries)
+        self._note_redis(away=False)
         if entry.state == "ready":
             self._known_ready.set()
 
@@ -157,9 +159,15 @@ class Worker:
         while True:
             try:
                 await call()
-            except Unavailable as error:
-                log.warning("redis.away", error=error.message)
+            except Unavailable:
+                self._note_redis(away=True)
             await asyncio.sleep(seconds)
+
+    def _note_redis(self, *, away: bool) -> None:
+        """One line when Redis goes, one when it is back."""
+        if away != self._away:
+            self._away = away
+            log.warning("redis.away" if away else "redis.back", url=self._settings.redacted()["redis_url"])
 
 
 def _entry(model: repository.Model) -> ModelEntry:
