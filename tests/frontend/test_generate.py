@@ -13,7 +13,7 @@ from tests.eventually import eventually
 from tests.frontend.playing import MODEL, Generation, Worker, frontend, read, reason, request, texts, trailer, violated
 
 GRPC_ROUNDING = 1.01
-"""gRPC rounds a timeout up on the wire."""
+"""gRPC rounds a timeout up on the wire: of 20 s the server sees up to 20.1."""
 
 
 async def test_results_come_in_order_and_the_trailer_says_that_the_job_ended(
