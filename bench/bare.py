@@ -27,9 +27,9 @@ def run_bare(models: Path, model: str, streams: int, max_tokens: int, threads: i
     engine = repository.load(chosen, "cpu", threads)
     began = time.perf_counter()
     for index in range(streams):
-        work = Work(job=f"bench:{index}", request=request(model, index, max_tokens).SerializeToString())
-        engine.add(work)
+        body = request(model, index, max_tokens).SerializeToString()
+        engine.add(Work(lease=str(index), job=str(index), request=body))
     open_jobs = streams
     while open_jobs:
-        open_jobs -= sum(output.last for output in engine.step())
+        open_jobs -= sum(output.last for output in engine.step() or ())
     return streams * max_tokens / (time.perf_counter() - began)

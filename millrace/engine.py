@@ -2,10 +2,13 @@
 
 An engine is found by name through the entry point group `millrace.engines`; the entry point is a callable that takes an
 `EngineContext` and returns an `Engine`. The shell gives it durable streams, cancellation, leases and continuation; the
-engine runs the model and does no I/O. Every method is called on one thread, the engine's own, never two at once.
+engine runs the model and does no I/O.
+
+Steps run on device threads, at most `lanes` of one engine at once. Everything else may be called on any thread while
+steps run, and does not wait for them: so the next jobs are decoded while the device is busy with others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +16,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from millrace.errors import Code
+from millrace.tensors import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +33,15 @@ class EngineContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One job for the engine."""
+    """One job for the engine, under one lease."""
 
+    lease: str
+    """Names the work in `abort` and in outputs; the same job taken again comes under another name."""
     job: str
-    """Names the job in `abort` and in outputs."""
+    """Which job it is, whoever holds it."""
     request: bytes
-    """The serialised task request (for generation a GenerateRequest), parsed by the frontend: ranges hold, seed set."""
+    """The serialised task request (a GenerateRequest, a ModelInferRequest), parsed by the frontend: ranges hold, seed
+    set."""
     results: Sequence[bytes] = ()
     """The results already in the log, oldest first, as serialised task responses: go on after them."""
     epoch: int = 1
@@ -57,9 +64,10 @@ class Failure:
 class Output:
     """What one step adds to one job. The shell fills in job_id, offset, history and timing."""
 
-    job: str
-    result: Message | None = None
-    """The task's response message; None where the job only ends."""
+    lease: str
+    result: Message | Callable[[], Message] | None = None
+    """The task's response message, or what makes it, called once while the engine steps on; None where the job only
+    ends."""
     last: bool = False
     """The job ends with this output: with success, unless `failure` says otherwise."""
     failure: Failure | None = None
@@ -74,21 +82,42 @@ class Capacity:
     jobs: int
     cost: float = field(default=float("inf"))
     """The largest cost of a single further job."""
+    payload_bytes: float = field(default=float("inf"))
+    """What the requests of further jobs may have together; one job may be larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """The tensors that a model takes and gives, where its requests are tensors. Shapes hold -1 where any size goes."""
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    max_batch_size: int = 0
+    """Rows that one request may have; 0: the first dimension is not a batch."""
 
 
 class Engine(Protocol):
     """Runs one model. After construction it is warm: the first step costs what later ones do."""
 
+    @property
+    def lanes(self) -> int:
+        """How many steps may run at once."""
+
+    @property
+    def signature(self) -> Signature:
+        """Empty for engines whose requests are not tensors."""
+
     def add(self, work: Work) -> None:
         """Accepts a job, to be included from the next step on. A job it cannot run becomes an Output with a failure at
         the next step; the call itself raises nothing for a bad request."""
 
-    def abort(self, job: str) -> None:
-        """Forgets a job and frees what it held; unknown jobs are ignored. No output for it follows."""
+    def abort(self, lease: str) -> None:
+        """Forgets a job and frees what it held at the next step; unknown ones are ignored. An output for it may follow
+        from a step that runs, and is of no use to anybody."""
 
-    def step(self) -> Sequence[Output]:
-        """Runs the model once over the jobs at hand and returns what it added, at most one output for each job.
-        Returns at once, with what there is, when there is nothing to run. An exception poisons the process."""
+    def step(self) -> Sequence[Output] | None:
+        """Runs the model once over the jobs at hand and returns what it added, at most one output for each job; None,
+        at once, where there is nothing to run. An exception poisons the process."""
 
     def capacity(self) -> Capacity:
         """Room for further jobs, those added but not yet stepped already counted."""

@@ -21,7 +21,10 @@ app = typer.Typer(
 )
 
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Unset: redis://127.0.0.1:6379/0.")]
-Models = Annotated[Path, typer.Option("--models", metavar="DIR", help="The model repository: NAME/VERSION/model.yaml.")]
+Models = Annotated[
+    Path,
+    typer.Option("--models", metavar="DIR", help="The model repository: NAME/VERSION/, model.yaml or a graph in it."),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one.")
 ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from millrace.cli.embedded import free_port, valkey_command
 from millrace.cli.supervisor import Child, say
 
+MODEL_FILES = ("*/*/model.yaml", "*/*/*.onnx")
 MAX_FAILURES = 3
 """Deaths of one process, before all are ready, after which the start is given up."""
 POLL_S = 0.05
@@ -95,8 +96,8 @@ def check(plan: Plan) -> str | None:
     """Why the plan cannot be started, in words that say what to do; None where it can."""
     if importlib.util.find_spec("services") is None:
         return "the services are not here: run `millrace up` in a checkout of the repository"
-    if not any(plan.models.glob("*/*/model.yaml")):
-        return f"no model in {plan.models}: it must hold NAME/VERSION/model.yaml (see --models)"
+    if not any(file for pattern in MODEL_FILES for file in plan.models.glob(pattern)):
+        return f"no model in {plan.models}: it must hold NAME/VERSION/model.yaml, or a graph there (see --models)"
     return None
 
 

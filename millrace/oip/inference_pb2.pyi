@@ -19,6 +19,196 @@ else:
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class ServerLiveRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ServerLiveRequest: typing_extensions.TypeAlias = ServerLiveRequest
+
+@typing.final
+class ServerLiveResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIVE_FIELD_NUMBER: builtins.int
+    live: builtins.bool
+    def __init__(
+        self,
+        *,
+        live: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["live", b"live"]) -> None: ...
+
+Global___ServerLiveResponse: typing_extensions.TypeAlias = ServerLiveResponse
+
+@typing.final
+class ServerReadyRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ServerReadyRequest: typing_extensions.TypeAlias = ServerReadyRequest
+
+@typing.final
+class ServerReadyResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    READY_FIELD_NUMBER: builtins.int
+    ready: builtins.bool
+    def __init__(
+        self,
+        *,
+        ready: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ready", b"ready"]) -> None: ...
+
+Global___ServerReadyResponse: typing_extensions.TypeAlias = ServerReadyResponse
+
+@typing.final
+class ModelReadyRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.str
+    """Empty: any version."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "version", b"version"]) -> None: ...
+
+Global___ModelReadyRequest: typing_extensions.TypeAlias = ModelReadyRequest
+
+@typing.final
+class ModelReadyResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    READY_FIELD_NUMBER: builtins.int
+    ready: builtins.bool
+    def __init__(
+        self,
+        *,
+        ready: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ready", b"ready"]) -> None: ...
+
+Global___ModelReadyResponse: typing_extensions.TypeAlias = ModelReadyResponse
+
+@typing.final
+class ServerMetadataRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ServerMetadataRequest: typing_extensions.TypeAlias = ServerMetadataRequest
+
+@typing.final
+class ServerMetadataResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    EXTENSIONS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.str
+    @property
+    def extensions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of the protocol, those that are served."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+        extensions: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["extensions", b"extensions", "name", b"name", "version", b"version"]) -> None: ...
+
+Global___ServerMetadataResponse: typing_extensions.TypeAlias = ServerMetadataResponse
+
+@typing.final
+class ModelMetadataRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    version: builtins.str
+    """Empty: the version that the model's policy serves."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "version", b"version"]) -> None: ...
+
+Global___ModelMetadataRequest: typing_extensions.TypeAlias = ModelMetadataRequest
+
+@typing.final
+class ModelMetadataResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TensorMetadata(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: builtins.int
+        DATATYPE_FIELD_NUMBER: builtins.int
+        SHAPE_FIELD_NUMBER: builtins.int
+        name: builtins.str
+        datatype: builtins.str
+        """As in ModelInferRequest."""
+        @property
+        def shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+            """-1: any size, among them the batch dimension."""
+
+        def __init__(
+            self,
+            *,
+            name: builtins.str = ...,
+            datatype: builtins.str = ...,
+            shape: collections.abc.Iterable[builtins.int] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["datatype", b"datatype", "name", b"name", "shape", b"shape"]) -> None: ...
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    PLATFORM_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    platform: builtins.str
+    @property
+    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def inputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelMetadataResponse.TensorMetadata]: ...
+    @property
+    def outputs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelMetadataResponse.TensorMetadata]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        versions: collections.abc.Iterable[builtins.str] | None = ...,
+        platform: builtins.str = ...,
+        inputs: collections.abc.Iterable[Global___ModelMetadataResponse.TensorMetadata] | None = ...,
+        outputs: collections.abc.Iterable[Global___ModelMetadataResponse.TensorMetadata] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["inputs", b"inputs", "name", b"name", "outputs", b"outputs", "platform", b"platform", "versions", b"versions"]) -> None: ...
+
+Global___ModelMetadataResponse: typing_extensions.TypeAlias = ModelMetadataResponse
+
+@typing.final
 class InferParameter(google.protobuf.message.Message):
     """A value of a request, response or tensor parameter."""
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from millrace.oip import inference_pb2 as millrace_dot_oip_dot_inference__pb2
 
 GRPC_GENERATED_VERSION = '1.78.0'
 GRPC_VERSION = grpc.__version__
@@ -22,3 +23,299 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class GRPCInferenceServiceStub(object):
+    """Runs models over named tensors, and says which there are.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ServerLive = channel.unary_unary(
+                '/inference.GRPCInferenceService/ServerLive',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ServerLiveRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ServerLiveResponse.FromString,
+                _registered_method=True)
+        self.ServerReady = channel.unary_unary(
+                '/inference.GRPCInferenceService/ServerReady',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ServerReadyRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ServerReadyResponse.FromString,
+                _registered_method=True)
+        self.ModelReady = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelReady',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ModelReadyRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ModelReadyResponse.FromString,
+                _registered_method=True)
+        self.ServerMetadata = channel.unary_unary(
+                '/inference.GRPCInferenceService/ServerMetadata',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ServerMetadataRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ServerMetadataResponse.FromString,
+                _registered_method=True)
+        self.ModelMetadata = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelMetadata',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ModelMetadataRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ModelMetadataResponse.FromString,
+                _registered_method=True)
+        self.ModelInfer = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelInfer',
+                request_serializer=millrace_dot_oip_dot_inference__pb2.ModelInferRequest.SerializeToString,
+                response_deserializer=millrace_dot_oip_dot_inference__pb2.ModelInferResponse.FromString,
+                _registered_method=True)
+
+
+class GRPCInferenceServiceServicer(object):
+    """Runs models over named tensors, and says which there are.
+    """
+
+    def ServerLive(self, request, context):
+        """Whether this frontend runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ServerReady(self, request, context):
+        """Whether this frontend can serve now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelReady(self, request, context):
+        """Whether a worker is ready for the model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ServerMetadata(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelMetadata(self, request, context):
+        """What the model takes and gives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ModelInfer(self, request, context):
+        """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
+        one's job; without it every call is a run of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_GRPCInferenceServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ServerLive': grpc.unary_unary_rpc_method_handler(
+                    servicer.ServerLive,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ServerLiveRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ServerLiveResponse.SerializeToString,
+            ),
+            'ServerReady': grpc.unary_unary_rpc_method_handler(
+                    servicer.ServerReady,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ServerReadyRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ServerReadyResponse.SerializeToString,
+            ),
+            'ModelReady': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelReady,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ModelReadyRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ModelReadyResponse.SerializeToString,
+            ),
+            'ServerMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.ServerMetadata,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ServerMetadataRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ServerMetadataResponse.SerializeToString,
+            ),
+            'ModelMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelMetadata,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ModelMetadataRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ModelMetadataResponse.SerializeToString,
+            ),
+            'ModelInfer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelInfer,
+                    request_deserializer=millrace_dot_oip_dot_inference__pb2.ModelInferRequest.FromString,
+                    response_serializer=millrace_dot_oip_dot_inference__pb2.ModelInferResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'inference.GRPCInferenceService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('inference.GRPCInferenceService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class GRPCInferenceService(object):
+    """Runs models over named tensors, and says which there are.
+    """
+
+    @staticmethod
+    def ServerLive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ServerLive',
+            millrace_dot_oip_dot_inference__pb2.ServerLiveRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ServerLiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServerReady(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ServerReady',
+            millrace_dot_oip_dot_inference__pb2.ServerReadyRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ServerReadyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelReady(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelReady',
+            millrace_dot_oip_dot_inference__pb2.ModelReadyRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ModelReadyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServerMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ServerMetadata',
+            millrace_dot_oip_dot_inference__pb2.ServerMetadataRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ServerMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelMetadata',
+            millrace_dot_oip_dot_inference__pb2.ModelMetadataRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ModelMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelInfer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelInfer',
+            millrace_dot_oip_dot_inference__pb2.ModelInferRequest.SerializeToString,
+            millrace_dot_oip_dot_inference__pb2.ModelInferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -7,7 +7,14 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
+import millrace.oip.inference_pb2
+import sys
 import typing
+
+if sys.version_info >= (3, 13):
+    import typing as typing_extensions
+else:
+    import typing_extensions
 
 _T = typing.TypeVar("_T")
 
@@ -18,3 +25,257 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+_GRPCInferenceServiceServerLiveType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceServerLiveType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerLiveRequest,
+        millrace.oip.inference_pb2.ServerLiveResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerLiveRequest,
+        millrace.oip.inference_pb2.ServerLiveResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerLiveRequest,
+        millrace.oip.inference_pb2.ServerLiveResponse,
+    ],
+)
+
+_GRPCInferenceServiceServerReadyType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceServerReadyType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerReadyRequest,
+        millrace.oip.inference_pb2.ServerReadyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerReadyRequest,
+        millrace.oip.inference_pb2.ServerReadyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerReadyRequest,
+        millrace.oip.inference_pb2.ServerReadyResponse,
+    ],
+)
+
+_GRPCInferenceServiceModelReadyType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceModelReadyType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelReadyRequest,
+        millrace.oip.inference_pb2.ModelReadyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelReadyRequest,
+        millrace.oip.inference_pb2.ModelReadyResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelReadyRequest,
+        millrace.oip.inference_pb2.ModelReadyResponse,
+    ],
+)
+
+_GRPCInferenceServiceServerMetadataType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceServerMetadataType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerMetadataRequest,
+        millrace.oip.inference_pb2.ServerMetadataResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerMetadataRequest,
+        millrace.oip.inference_pb2.ServerMetadataResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerMetadataRequest,
+        millrace.oip.inference_pb2.ServerMetadataResponse,
+    ],
+)
+
+_GRPCInferenceServiceModelMetadataType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceModelMetadataType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelMetadataRequest,
+        millrace.oip.inference_pb2.ModelMetadataResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelMetadataRequest,
+        millrace.oip.inference_pb2.ModelMetadataResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelMetadataRequest,
+        millrace.oip.inference_pb2.ModelMetadataResponse,
+    ],
+)
+
+_GRPCInferenceServiceModelInferType = typing_extensions.TypeVar(
+    '_GRPCInferenceServiceModelInferType',
+    grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelInferRequest,
+        millrace.oip.inference_pb2.ModelInferResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelInferRequest,
+        millrace.oip.inference_pb2.ModelInferResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelInferRequest,
+        millrace.oip.inference_pb2.ModelInferResponse,
+    ],
+)
+
+class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveType, _GRPCInferenceServiceServerReadyType, _GRPCInferenceServiceModelReadyType, _GRPCInferenceServiceServerMetadataType, _GRPCInferenceServiceModelMetadataType, _GRPCInferenceServiceModelInferType]):
+    """Runs models over named tensors, and says which there are."""
+
+    @typing.overload
+    def __init__(self: GRPCInferenceServiceStub[
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerLiveRequest,
+            millrace.oip.inference_pb2.ServerLiveResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerReadyRequest,
+            millrace.oip.inference_pb2.ServerReadyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelReadyRequest,
+            millrace.oip.inference_pb2.ModelReadyResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerMetadataRequest,
+            millrace.oip.inference_pb2.ServerMetadataResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelMetadataRequest,
+            millrace.oip.inference_pb2.ModelMetadataResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelInferRequest,
+            millrace.oip.inference_pb2.ModelInferResponse,
+        ],
+    ], channel: grpc.Channel) -> None: ...
+
+    @typing.overload
+    def __init__(self: GRPCInferenceServiceStub[
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerLiveRequest,
+            millrace.oip.inference_pb2.ServerLiveResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerReadyRequest,
+            millrace.oip.inference_pb2.ServerReadyResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelReadyRequest,
+            millrace.oip.inference_pb2.ModelReadyResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ServerMetadataRequest,
+            millrace.oip.inference_pb2.ServerMetadataResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelMetadataRequest,
+            millrace.oip.inference_pb2.ModelMetadataResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            millrace.oip.inference_pb2.ModelInferRequest,
+            millrace.oip.inference_pb2.ModelInferResponse,
+        ],
+    ], channel: grpc.aio.Channel) -> None: ...
+
+    ServerLive: _GRPCInferenceServiceServerLiveType
+    """Whether this frontend runs."""
+
+    ServerReady: _GRPCInferenceServiceServerReadyType
+    """Whether this frontend can serve now."""
+
+    ModelReady: _GRPCInferenceServiceModelReadyType
+    """Whether a worker is ready for the model."""
+
+    ServerMetadata: _GRPCInferenceServiceServerMetadataType
+
+    ModelMetadata: _GRPCInferenceServiceModelMetadataType
+    """What the model takes and gives."""
+
+    ModelInfer: _GRPCInferenceServiceModelInferType
+    """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
+    one's job; without it every call is a run of its own.
+    """
+
+GRPCInferenceServiceAsyncStub: typing_extensions.TypeAlias = GRPCInferenceServiceStub[
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerLiveRequest,
+        millrace.oip.inference_pb2.ServerLiveResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerReadyRequest,
+        millrace.oip.inference_pb2.ServerReadyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelReadyRequest,
+        millrace.oip.inference_pb2.ModelReadyResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ServerMetadataRequest,
+        millrace.oip.inference_pb2.ServerMetadataResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelMetadataRequest,
+        millrace.oip.inference_pb2.ModelMetadataResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        millrace.oip.inference_pb2.ModelInferRequest,
+        millrace.oip.inference_pb2.ModelInferResponse,
+    ],
+]
+
+class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
+    """Runs models over named tensors, and says which there are."""
+
+    @abc.abstractmethod
+    def ServerLive(
+        self,
+        request: millrace.oip.inference_pb2.ServerLiveRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ServerLiveResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerLiveResponse]]:
+        """Whether this frontend runs."""
+
+    @abc.abstractmethod
+    def ServerReady(
+        self,
+        request: millrace.oip.inference_pb2.ServerReadyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ServerReadyResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerReadyResponse]]:
+        """Whether this frontend can serve now."""
+
+    @abc.abstractmethod
+    def ModelReady(
+        self,
+        request: millrace.oip.inference_pb2.ModelReadyRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ModelReadyResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelReadyResponse]]:
+        """Whether a worker is ready for the model."""
+
+    @abc.abstractmethod
+    def ServerMetadata(
+        self,
+        request: millrace.oip.inference_pb2.ServerMetadataRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ServerMetadataResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerMetadataResponse]]: ...
+
+    @abc.abstractmethod
+    def ModelMetadata(
+        self,
+        request: millrace.oip.inference_pb2.ModelMetadataRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ModelMetadataResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelMetadataResponse]]:
+        """What the model takes and gives."""
+
+    @abc.abstractmethod
+    def ModelInfer(
+        self,
+        request: millrace.oip.inference_pb2.ModelInferRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[millrace.oip.inference_pb2.ModelInferResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelInferResponse]]:
+        """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
+        one's job; without it every call is a run of its own.
+        """
+
+def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

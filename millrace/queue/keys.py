@@ -6,8 +6,8 @@ clock in milliseconds.
 
     key                          type    writer → reader          lifetime        content
     ───────────────────────────  ──────  ───────────────────────  ──────────────  ─────────────────────────────────────
-    mr:job-index:JOB             hash    frontend → frontend      deadline +      model, fingerprint, claimed (time)
-                                                                  retention, 1 m
+    mr:job-index:JOB             hash    frontend → frontend      deadline +      model, fingerprint, claimed (time);
+                                                                  retention, 1 m  an anonymous job has none
     mr:workers                   hash    worker → frontend        each field 5 s  worker id → expiry and JSON
     mr:models                    hash    worker → frontend        each field 7 d  NAME/VERSION → expiry and JSON
     mr:mailbox:FRONTEND          channel scripts → frontend       none            what a script did to watched jobs
@@ -41,6 +41,7 @@ clock in milliseconds.
 """
 
 import re
+import uuid
 from dataclasses import dataclass
 
 PREFIX = "mr:"
@@ -49,6 +50,8 @@ MODELS = PREFIX + "models"
 
 TENANT_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ANONYMOUS = "."
+"""How the id of a job begins that nobody but its own call knows: no caller can ask for one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,6 +87,15 @@ class JobRef:
     def job(self) -> str:
         """The job's name in its queue's keys."""
         return f"{self.tenant}:{self.job_id}"
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether the job is in no index, so that it cannot be found by its name."""
+        return self.job_id.startswith(ANONYMOUS)
+
+    @classmethod
+    def anonymous(cls, model: ModelVersion, tenant: str) -> "JobRef":
+        return cls(model, tenant, ANONYMOUS + uuid.uuid4().hex)
 
     @classmethod
     def parse(cls, model: ModelVersion, job: str) -> "JobRef":

@@ -35,7 +35,10 @@ CLAIM_MS = 5_000
 """How long a claim on a job's name entitles to submit it."""
 MAILBOX_BYTES = 64 << 10
 """A larger result is announced by its offset, and read from the log."""
+INLINE_BYTES = 8 << 10
+"""A request of at most this size passes through the scripts, which saves a call on either side; Lua is slow with more."""
 REAP_JOBS = 256
+FOR_EVER_MS = 2**52
 MAX_CALLS = 48
 """Calls of one process in flight at once."""
 
@@ -69,10 +72,7 @@ class JobQueue:
             if not fresh and await self.inspect(ref) is not None:
                 return ref
             placed = replace(submission, ref=ref)
-            key = keys.payload(ref, submission.fingerprint)
-            await self._call(self._redis.set, key, submission.payload, px=2 * CLAIM_MS, nx=True)
-            arguments = wire.submit_arguments(placed, self.limits, claimed + CLAIM_MS)
-            outcome, *detail = await self._script("submit", ref.model, *arguments)
+            outcome, *detail = await self._place(placed, claimed + CLAIM_MS)
             if outcome == b"queued" or (outcome == b"exists" and detail[0].decode() == submission.fingerprint):
                 return ref
             if outcome == b"exists":
@@ -84,9 +84,20 @@ class JobQueue:
                 raise Exhausted(_FULL[bound], reason=f"QUEUE_FULL_{bound.upper()}", retry_after_s=1.0)
         raise Unavailable("the job could not be queued in time", reason="CLAIM_LAPSED")
 
+    async def _place(self, submission: Submission, not_after_ms: int) -> Any:
+        payload, ref = submission.payload, submission.ref
+        if len(payload) > INLINE_BYTES or not payload:
+            key = keys.payload(ref, submission.fingerprint)
+            await self._call(self._redis.set, key, payload, px=2 * CLAIM_MS, nx=True)
+            payload = b""
+        arguments = wire.submit_arguments(submission, self.limits, not_after_ms, payload)
+        return await self._script("submit", ref.model, *arguments)
+
     async def _claim(self, submission: Submission) -> tuple[JobRef, int, bool]:
         """Where the job is or may be submitted, since when, and whether the claim was made just now."""
         wanted, replaced = submission.ref, ""
+        if wanted.is_anonymous:
+            return wanted, FOR_EVER_MS, True
         mine = (str(wanted.model), submission.fingerprint)
         lifetime = submission.timeout_ms + self.limits.retention_ms + 60_000
         index = keys.job_index(wanted.tenant, wanted.job_id)
@@ -104,6 +115,8 @@ class JobQueue:
 
     async def _give_up(self, submission: Submission, claimed: int) -> None:
         ref = submission.ref
+        if ref.is_anonymous:
+            return
         index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
         await self._call(scripts.run, self._redis, "claim", index, *mine, 0, claimed)
 
@@ -147,23 +160,37 @@ class JobQueue:
         text = (int(ending.code), ending.reason, ending.message, ending.field)
         return bool(await self._script("end", ref.model, ref.job, *text))
 
-    async def forget(self, ref: JobRef) -> None:
-        """Removes an ended job that was delivered and cannot be asked for again; one that has not ended stays."""
-        if await self._script("forget", ref.model, ref.job):
-            await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
+    async def forget(self, refs: Iterable[JobRef]) -> None:
+        """Removes ended jobs that were delivered and cannot be asked for again; those that have not ended stay."""
+        for model, group in _by_model(refs).items():
+            gone = await self._script("forget", model, *(ref.job for ref in group))
+            for ref, is_gone in zip(group, gone, strict=True):
+                if is_gone and not ref.is_anonymous:
+                    await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
 
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def take(
-        self, model: ModelVersion, worker: str, sequence: int, *, jobs: int, cost: float, alone: bool
+        self,
+        model: ModelVersion,
+        worker: str,
+        sequence: int,
+        *,
+        jobs: int,
+        cost: float,
+        alone: bool,
+        payload_bytes: float = float("inf"),
     ) -> Taken:
-        """Leases up to `jobs` waiting jobs of at most `cost` each. The same `sequence` again gives the same leases.
+        """Leases up to `jobs` waiting jobs of at most `cost` each, until their payloads are more than `payload_bytes`
+        together. The same `sequence` again gives the same leases.
 
         `alone` says that the worker runs nothing, or only jobs that lost their strikes there; only then may it be given
         a job with a strike.
         """
-        largest = int(min(cost, 2**53))
-        arguments = (worker, sequence, jobs, largest, secrets.token_urlsafe(9), self.limits.lease_ms, int(alone))
+        largest, most_bytes = (int(min(bound, 2**53)) for bound in (cost, payload_bytes))
+        nonce = secrets.token_urlsafe(9)
+        arguments: list[wire.Argument] = [worker, sequence, jobs, largest, nonce, self.limits.lease_ms, int(alone)]
+        arguments += [most_bytes, INLINE_BYTES]
         return wire.decode_taken(model, await self._script("take", model, *arguments))
 
     async def payload(self, ref: JobRef, fingerprint: str) -> bytes | None:

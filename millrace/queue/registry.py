@@ -13,6 +13,7 @@ from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
 from millrace.queue.connection import AWAY, Redis, RedisError, call
 from millrace.queue.keys import ModelVersion
+from millrace.tensors import TensorSpec
 
 WORKER_MS = 5_000
 MODEL_MS = 7 * 86_400_000
@@ -30,6 +31,13 @@ class ModelEntry:
     description: str = ""
     context_length: int = 0
     """Longest prompt plus output in tokens; 0 where that means nothing."""
+    platform: str = ""
+    """What runs it, as the Open Inference Protocol names it."""
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    """Its tensors; none where its requests are not tensors."""
+    max_batch_size: int = 0
+    """Rows that one request may have; 0: the first dimension of its tensors is not a batch."""
 
     @property
     def model(self) -> ModelVersion:
@@ -72,7 +80,7 @@ class Registry:
         return [WorkerEntry(**_tuples(fields)) for fields in await self._read(keys.WORKERS)]
 
     async def models(self) -> list[ModelEntry]:
-        return [ModelEntry(**fields) for fields in await self._read(keys.MODELS)]
+        return [_model(fields) for fields in await self._read(keys.MODELS)]
 
     async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
         flat = [part for entry in entries.items() for part in entry]
@@ -93,6 +101,14 @@ class Registry:
 
 def _pack(entry: ModelEntry | WorkerEntry) -> str:
     return json.dumps(asdict(entry), separators=(",", ":"))
+
+
+def _model(fields: dict[str, Any]) -> ModelEntry:
+    tensors = {
+        kind: tuple(TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"])) for spec in fields[kind])
+        for kind in ("inputs", "outputs")
+    }
+    return ModelEntry(**(fields | tensors))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,11 @@ class Submission:
 
     ref: JobRef
     fingerprint: str
-    """Of the request without its JobOptions, before defaults and seed; 32 hexadecimal characters."""
+    """Of the request without its JobOptions, before defaults and seed; 32 hexadecimal characters. Any of its own for an
+    anonymous job, which nobody can ask for again."""
     payload: bytes
+    task: str = "generate"
+    """What kind of request it is: its field in SubmitJobRequest."""
     cost: int
     """Estimated, in tokens or rows; what the tenant is charged until the actual cost is known."""
     priority: Priority = Priority.STANDARD
@@ -99,6 +102,8 @@ class Lease:
     first_take_ms: int
     take_ms: int
     deadline_ms: int
+    payload: bytes | None = None
+    """The request, where it is small; else it is in its key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +180,7 @@ class JobRecord:
     """What `inspect` tells of a job."""
 
     ref: JobRef
+    task: str
     state: State
     fingerprint: str
     priority: Priority

@@ -27,8 +27,8 @@ Argument = str | bytes | int | float
 END_SEQUENCE = 999_999
 
 
-def submit_arguments(submission: Submission, limits: Limits, not_after_ms: int) -> list[Argument]:
-    """ARGV of submit.lua."""
+def submit_arguments(submission: Submission, limits: Limits, not_after_ms: int, payload: bytes) -> list[Argument]:
+    """ARGV of submit.lua. `payload` is empty where it is in its key already."""
     return [
         submission.ref.job,
         submission.ref.tenant,
@@ -48,6 +48,8 @@ def submit_arguments(submission: Submission, limits: Limits, not_after_ms: int) 
         limits.max_waiting_cost,
         limits.max_tenant_jobs,
         limits.max_payload_bytes,
+        submission.task,
+        payload,
     ]
 
 
@@ -68,7 +70,8 @@ def decode_taken(model: ModelVersion, reply: bytes) -> Taken:
 
 
 def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
-    job, token, epoch, strikes, attempts, last, history, cost, fingerprint, submitted, first, deadline, taken = fields
+    job, token, epoch, strikes, attempts, last, history, cost, fingerprint, submitted, first, deadline, *rest = fields
+    taken, payload = rest
     return Lease(
         ref=JobRef.parse(model, job.decode()),
         token=token.decode(),
@@ -83,6 +86,7 @@ def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
         first_take_ms=first,
         take_ms=taken,
         deadline_ms=deadline,
+        payload=payload or None,
     )
 
 
@@ -124,6 +128,7 @@ def decode_record(ref: JobRef, fields: dict[bytes, bytes]) -> JobRecord:
     ended = int(fields.get(b"ended", b"0"))
     return JobRecord(
         ref=ref,
+        task=fields[b"task"].decode(),
         state=state,
         fingerprint=fields[b"fingerprint"].decode(),
         priority=Priority(int(fields[b"class"])),

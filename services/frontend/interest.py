@@ -18,7 +18,6 @@ from millrace.errors import DataLoss, MillraceError, Unavailable
 from millrace.queue import Inbox, JobQueue, JobRef, Mailbox, Seen, State
 
 CHUNK = 256
-FORGETS = 32
 RETRY_S = 0.2
 log = structlog.get_logger()
 
@@ -159,9 +158,9 @@ class Interest:
         while refs := _pop(self._departures, CHUNK):
             with _again(self._departures, refs):
                 await self._queue.unwatch(self.frontend_id, refs)
-        while refs := _pop(self._forgets, FORGETS):
+        while refs := _pop(self._forgets, CHUNK):
             with _again(self._forgets, refs):
-                await asyncio.gather(*(self._queue.forget(ref) for ref in refs))
+                await self._queue.forget(refs)
         while refs := _pop(self._arrivals, CHUNK):
             with _again(self._arrivals, refs):
                 await self._watch(refs)

@@ -1,7 +1,8 @@
-"""One device, several models: its turn goes to the model that has used it least."""
+"""One device, several models: its turns go to the model that has used it least."""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MOST_LANES = 32
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -22,38 +24,46 @@ def device_name(device: str) -> str:
 
 
 class Device:
-    """The thread on which all engines of this process run, one call at a time."""
+    """The threads on which all engines of this process step: as many turns at once as the model with most lanes has."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._threads = ThreadPoolExecutor(max_workers=MOST_LANES, thread_name_prefix="engine")
+        self._lanes = 1
+        self._turns = 0
         self._used: dict[str, float] = {}
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, deque[asyncio.Event]] = {}
         self._clock = 0.0
-        self._busy = False
-        self._call_began: float | None = None
+        self._calls_began: dict[object, float] = {}
+
+    def widen(self, lanes: int) -> None:
+        """Lets so many turns go on at once, at least. Raises ValueError where that is more than a process has."""
+        if lanes > MOST_LANES:
+            raise ValueError(f"{lanes} sessions are more than the {MOST_LANES} that one process runs")
+        self._lanes = max(self._lanes, lanes)
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Runs a call that blocks on the engine thread."""
-        self._call_began = time.monotonic()
+        """Runs a call that blocks on a thread of the device, within a turn."""
+        key = object()
+        self._calls_began[key] = time.monotonic()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
         finally:
-            self._call_began = None
+            del self._calls_began[key]
 
     def stalled_s(self) -> float:
-        """For how long the call in progress has been running; 0 between calls."""
-        return 0.0 if self._call_began is None else time.monotonic() - self._call_began
+        """For how long the oldest call in progress has been running; 0 where there is none."""
+        return time.monotonic() - min(self._calls_began.values()) if self._calls_began else 0.0
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
-        """The device, for one step of one model.
+        """A lane of the device, for one turn of one model.
 
         Start-time fair queueing: a model's tag is the time it has used, but at least the tag of the turn that began
         last, so that one that comes new or back claims nothing for the past.
         """
         self._used[name] = max(self._used.get(name, 0.0), self._clock)
         await self._wait(name)
-        self._clock, began = self._used[name], time.monotonic()
+        self._clock, began = max(self._clock, self._used[name]), time.monotonic()
         try:
             yield
         finally:
@@ -61,26 +71,34 @@ class Device:
             self._release()
 
     async def _wait(self, name: str) -> None:
-        if not self._busy and not self._waiting:
-            self._busy = True
+        if self._turns < self._lanes and not self._waiting:
+            self._turns += 1
             return
-        event = self._waiting[name] = asyncio.Event()
+        event = asyncio.Event()
+        queue = self._waiting.setdefault(name, deque())
+        queue.append(event)
         try:
             await event.wait()
         except asyncio.CancelledError:
             if event.is_set():
                 self._release()
+            else:
+                queue.remove(event)
+                self._tidy(name)
             raise
-        finally:
-            self._waiting.pop(name, None)
 
     def _release(self) -> None:
-        """Passes the device on one round of the event loop later, so that the model that had it may contend again."""
-        self._busy = False
+        """Passes the lane on one round of the event loop later, so that the model that had it may contend again."""
+        self._turns -= 1
         asyncio.get_running_loop().call_soon(self._pass_on)
 
     def _pass_on(self) -> None:
-        if self._busy or not self._waiting:
-            return
-        self._busy = True
-        self._waiting[min(self._waiting, key=self._used.__getitem__)].set()
+        while self._turns < self._lanes and self._waiting:
+            self._turns += 1
+            name = min(self._waiting, key=self._used.__getitem__)
+            self._waiting[name].popleft().set()
+            self._tidy(name)
+
+    def _tidy(self, name: str) -> None:
+        if not self._waiting[name]:
+            del self._waiting[name]

@@ -20,11 +20,12 @@ class Jobs(Protocol):
     """The jobs that an emitter writes for."""
 
     held: dict[str, Held]
+    """By lease token."""
 
-    def drop(self, job: str) -> None:
+    def drop(self, lease: str) -> None:
         """The lease is lost, or nobody wants the job."""
 
-    def ended(self, job: str) -> None:
+    def ended(self, lease: str) -> None:
         """The job's end is in its log."""
 
 
@@ -65,8 +66,8 @@ class Emitter:
         """Returns when everything that was put is written, or is not wanted any more."""
         await self._idle.wait()
 
-    def forget(self, job: str) -> None:
-        self._pending.pop(job, None)
+    def forget(self, lease: str) -> None:
+        self._pending.pop(lease, None)
 
     async def run(self) -> None:
         """Writes until cancelled."""
@@ -77,8 +78,8 @@ class Emitter:
             self._room.set()
             batch = [
                 emission
-                for job, outputs in pending.items()
-                if (held := self._jobs.held.get(job)) is not None
+                for lease, outputs in pending.items()
+                if (held := self._jobs.held.get(lease)) is not None
                 for emission in emissions(held, outputs, self._worker_id)
             ]
             if batch:
@@ -87,7 +88,7 @@ class Emitter:
                 self._idle.set()
 
     def _add(self, output: Output) -> None:
-        outputs = self._pending.setdefault(output.job, [])
+        outputs = self._pending.setdefault(output.lease, [])
         latest = outputs[-1] if outputs else None
         if latest is None or not _fold(latest, output):
             outputs.append(output)
@@ -104,16 +105,16 @@ class Emitter:
     async def _apply(self, batch: list[Emission], verdicts: list[Verdict]) -> None:
         shortened = []
         for emission, verdict in zip(batch, verdicts, strict=True):
-            held = self._jobs.held.get(emission.ref.job)
-            if held is None or held.lease.token != emission.token:
+            held = self._jobs.held.get(emission.token)
+            if held is None:
                 continue
             if verdict not in (Verdict.OK, Verdict.DUPLICATE):
                 log.info("job.dropped", job_id=emission.ref.job_id, verdict=verdict.value)
-                self._jobs.drop(emission.ref.job)
+                self._jobs.drop(emission.token)
                 if verdict is Verdict.GAP:
                     shortened.append((emission.ref, emission.token, held.cost))
             elif emission.ending is not None:
-                self._jobs.ended(emission.ref.job)
+                self._jobs.ended(emission.token)
         if shortened:
             await self._hand_back(shortened)
 

@@ -1,7 +1,8 @@
 """One model of one worker: take → add → step → emit, with renewal beside it.
 
-Three tasks share the jobs at hand: `_take` leases jobs while there is room, `_step` runs the engine while it has jobs,
-`_renew` keeps the leases while the engine makes progress. The emitter writes what the steps add.
+The tasks share the jobs at hand: `_take` leases jobs while there is room and adds them to the engine, each lane of
+`_step` runs the engine while it has something to run, `_renew` keeps the leases while the engine makes progress. The
+emitter writes what the steps add.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from millrace.engine import Capacity, Engine, Output, Work
+from millrace.engine import Engine, Output, Work
 from millrace.errors import Code, Unavailable
 from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Result, Taken, Verdict
 from millrace.queue.bell import Bell
@@ -24,6 +25,8 @@ INCOMPLETE = Ending(
 )
 RETRY_S = 0.1
 LOG_PAGE = 256
+DECODED_HERE_BYTES = 64 << 10
+"""What the event loop itself may hand to the engine; more of it would hold up leases and results."""
 TURN_S = 0.02
 """How long one model keeps the device, in whole steps."""
 log = structlog.get_logger()
@@ -38,23 +41,20 @@ class ModelHost:
         self.model, self.held = model, dict[str, Held]()
         self._queue, self._bell, self._device, self._engine, self._worker_id = queue, bell, device, engine, worker_id
         self.emitter = Emitter(queue, model, worker_id, self)
-        self._arrivals: dict[str, Work] = {}
-        self._aborts: set[str] = set()
-        self._active: set[str] = set()
-        self._joining = 0
-        self._capacity = engine.capacity()
-        self._work, self._freed = asyncio.Event(), asyncio.Event()
+        self._loading = 0
+        self._news, self._freed = asyncio.Event(), asyncio.Event()
         self._draining, self._took_last = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         """Serves until cancelled. An engine that fails ends the process: its leases lapse, and the work goes on."""
         async with asyncio.TaskGroup() as tasks:
-            for task in (self._take(), self._step(), self._renew(), self.emitter.run()):
+            lanes = [self._step() for _ in range(self._engine.lanes)]
+            for task in (self._take(), *lanes, self._renew(), self.emitter.run()):
                 tasks.create_task(task)
 
     @property
     def free_slots(self) -> int:
-        return max(self._capacity.jobs - len(self._arrivals) - self._joining, 0)
+        return max(self._engine.capacity().jobs - self._loading, 0)
 
     async def drain(self, timeout_s: float) -> None:
         """Takes nothing more, lets what runs finish for a while, and hands the rest back."""
@@ -69,8 +69,8 @@ class ModelHost:
         except TimeoutError:
             pass
         rest = [(held.lease.ref, held.lease.token, held.cost) for held in self.held.values()]
-        for job in list(self.held):
-            self.drop(job)
+        for lease in list(self.held):
+            self.drop(lease)
         await self.emitter.flushed()
         if rest:
             log.info("jobs.released", model=str(self.model), jobs=len(rest))
@@ -86,13 +86,15 @@ class ModelHost:
                 await self._wait_for_room()
                 continue
             try:
+                capacity = self._engine.capacity()
                 taken = await self._queue.take(
                     self.model,
                     self._worker_id,
                     sequence,
                     jobs=self._room(hold),
-                    cost=self._capacity.cost,
+                    cost=capacity.cost,
                     alone=self._alone(),
+                    payload_bytes=capacity.payload_bytes,
                 )
                 sequence += 1
                 hold = taken.hold
@@ -125,20 +127,36 @@ class ModelHost:
 
     async def _accept(self, taken: Taken) -> None:
         for lease in taken.leases:
-            self.held[lease.ref.job] = Held(lease=lease, offset=lease.last_offset, history=lease.history)
-        for lease in taken.leases:
-            work = await self._load(lease)
-            if work is None:
-                await self._give_up(lease)
-            elif lease.ref.job in self.held:
-                self._arrivals[lease.ref.job] = work
-                self._work.set()
+            self.held[lease.token] = Held(lease=lease, offset=lease.last_offset, history=lease.history)
+        self._loading = len(taken.leases)
+        try:
+            for lease in taken.leases:
+                work = await self._load(lease)
+                if work is None:
+                    await self._give_up(lease)
+                else:
+                    await self._add(work)
+                self._loading -= 1
+        finally:
+            self._loading = 0
+
+    async def _add(self, work: Work) -> None:
+        """To the engine, which decodes it; what is large is decoded on a thread of its own."""
+        if len(work.request) + sum(map(len, work.results)) > DECODED_HERE_BYTES:
+            await asyncio.to_thread(self._engine.add, work)
+        elif work.lease in self.held:
+            self._engine.add(work)
+        if (held := self.held.get(work.lease)) is None:
+            self._engine.abort(work.lease)
+        else:
+            held.started_at = time.monotonic()
+        self._news.set()
 
     async def _load(self, lease: Lease) -> Work | None:
         """The job's request and its log; None where the job has ended meanwhile, or Redis has lost a part of it."""
         while True:
             try:
-                request = await self._queue.payload(lease.ref, lease.fingerprint)
+                request = lease.payload or await self._queue.payload(lease.ref, lease.fingerprint)
                 results = await self._read_log(lease)
             except Unavailable as error:
                 log.debug("load.waiting", model=str(self.model), error=error.message)
@@ -147,11 +165,11 @@ class ModelHost:
             if request is None or len(results) != lease.last_offset:
                 log.warning("job.incomplete", job_id=lease.ref.job_id, results=len(results), last=lease.last_offset)
                 return None
-            return Work(job=lease.ref.job, request=request, results=results, epoch=lease.epoch)
+            return Work(lease=lease.token, job=lease.ref.job, request=request, results=results, epoch=lease.epoch)
 
     async def _give_up(self, lease: Lease) -> None:
         """Ends a job that cannot be continued; one that has ended already is left as it is."""
-        self.drop(lease.ref.job)
+        self.drop(lease.token)
         try:
             await self._queue.emit(self.model, [Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE)])
         except Unavailable as error:
@@ -170,50 +188,29 @@ class ModelHost:
     # ── step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _step(self) -> None:
+        """One lane. It rests where a step found nothing to do, until there is news for the engine."""
         while True:
-            await self._until_there_is_work()
-            await self.emitter.room()
-            async with self._device.turn(str(self.model)):
-                arrivals, aborts = list(self._arrivals.values()), self._aborts
-                self._arrivals, self._aborts = {}, set()
-                self._active -= aborts
-                self._join(arrivals)
-                await self._device.run(partial(self._turn, asyncio.get_running_loop(), arrivals, aborts))
+            await self._news.wait()
+            self._news.clear()
+            busy = True
+            while busy:
+                await self.emitter.room()
+                async with self._device.turn(str(self.model)):
+                    busy = await self._device.run(partial(self._turn, asyncio.get_running_loop()))
 
-    async def _until_there_is_work(self) -> None:
-        while not (self._active or self._arrivals or self._aborts):
-            self._work.clear()
-            await self._work.wait()
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """On a device thread: step after step; false where there is nothing more to run."""
+        until = time.monotonic() + TURN_S
+        while (outputs := self._engine.step()) is not None:
+            loop.call_soon_threadsafe(self._receive, outputs)
+            if not self.emitter.has_room or time.monotonic() > until:
+                return True
+        return False
 
-    def _turn(self, loop: asyncio.AbstractEventLoop, arrivals: Sequence[Work], aborts: set[str]) -> None:
-        """On the engine thread: who leaves and who joins, then step after step until there is news for the engine."""
-        active, until = set(self._active), time.monotonic() + TURN_S
-        for job in aborts:
-            self._engine.abort(job)
-        for work in arrivals:
-            self._engine.add(work)
-        while True:
-            outputs = self._engine.step()
-            loop.call_soon_threadsafe(self._receive, outputs, self._engine.capacity())
-            active -= {output.job for output in outputs if output.last}
-            news = self._arrivals or self._aborts or not self.emitter.has_room
-            if news or not active or time.monotonic() > until:
-                return
-
-    def _receive(self, outputs: Sequence[Output], capacity: Capacity) -> None:
-        """Back on the event loop. What belongs to a job that was dropped meanwhile is left out."""
-        self._capacity, self._joining = capacity, 0
-        current = [output for output in outputs if output.job in self.held and output.job not in self._aborts]
-        self._active -= {output.job for output in outputs if output.last}
+    def _receive(self, outputs: Sequence[Output]) -> None:
+        """Back on the event loop. What belongs to a lease that was dropped meanwhile is left out."""
         self._freed.set()
-        self.emitter.put(current)
-
-    def _join(self, arrivals: Sequence[Work]) -> None:
-        self._joining = len(arrivals)
-        for work in arrivals:
-            self._active.add(work.job)
-            if (held := self.held.get(work.job)) is not None:
-                held.started_at = time.monotonic()
+        self.emitter.put([output for output in outputs if output.lease in self.held])
 
     # ── keep, lose, end ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -228,20 +225,18 @@ class ModelHost:
             except Unavailable:
                 continue
             for (ref, token), verdict in zip(held, verdicts, strict=True):
-                current = self.held.get(ref.job)
-                if verdict is not Verdict.OK and current is not None and current.lease.token == token:
+                if verdict is not Verdict.OK and token in self.held:
                     log.info("job.dropped", job_id=ref.job_id, verdict=verdict.value)
-                    self.drop(ref.job)
+                    self.drop(token)
 
-    def drop(self, job: str) -> None:
-        if self.held.pop(job, None) is None:
+    def drop(self, lease: str) -> None:
+        if self.held.pop(lease, None) is None:
             return
-        self.emitter.forget(job)
-        if self._arrivals.pop(job, None) is None:
-            self._aborts.add(job)
-            self._work.set()
+        self.emitter.forget(lease)
+        self._engine.abort(lease)
+        self._news.set()
         self._freed.set()
 
-    def ended(self, job: str) -> None:
-        self.held.pop(job, None)
+    def ended(self, lease: str) -> None:
+        self.held.pop(lease, None)
         self._freed.set()

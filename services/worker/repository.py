@@ -2,6 +2,7 @@
 
     pycode/1/model.yaml        name: pycode, task: text-generation, engine: generation, …
     pycode/1/model.onnx        …
+    plain/1/anything.onnx      no model.yaml: the graph as it is, tensors in and out
 
 Nothing here follows a link or leaves the repository. An engine is an entry point of group `millrace.engines`.
 """
@@ -23,6 +24,7 @@ from millrace.engine import Engine, EngineContext
 
 GROUP = "millrace.engines"
 MODEL_FILE = "model.yaml"
+GRAPH_SUFFIX = ".onnx"
 GENERATION_FILES = ("genai_config.json", "tokenizer.json")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
@@ -42,7 +44,8 @@ class GraphEntry(_Frozen):
     """Where the graph for one kind of device lies."""
 
     path: Annotated[str, AfterValidator(_inside)]
-    """The folder of genai_config.json, model.onnx and tokenizer.json, relative to model.yaml."""
+    """Relative to model.yaml: the graph's file; for the generation engine the folder of genai_config.json, model.onnx and
+    tokenizer.json."""
     precision: str = "unknown"
 
 
@@ -54,6 +57,20 @@ class DefaultFields(_Frozen):
     top_p: float | None = Field(default=None, gt=0, le=1)
     min_p: float | None = Field(default=None, ge=0, lt=1)
     max_tokens: int | None = Field(default=None, ge=1)
+
+
+class Batching(_Frozen):
+    """How requests of tensors share a run."""
+
+    max_rows: int = Field(default=32, ge=1, le=65_536, description="of one run")
+    sessions: int = Field(default=1, ge=1, le=32, description="runs at once, each on its share of the threads")
+    delay_ms: float = Field(default=0.0, ge=0, le=10_000, description="what a batch that is not full waits for more")
+    buckets: dict[
+        str, Annotated[int, Field(ge=1)] | Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    ] = Field(default_factory=dict, description="by the graph's name of a dimension: sizes, or a multiple, to pad to")
+    padding: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="by input: what it is padded with, 0 where nothing is said"
+    )
 
 
 class ModelFile(_Frozen):
@@ -70,12 +87,13 @@ class ModelFile(_Frozen):
     prefill_chunk_tokens: int = Field(default=128, ge=1, description="prompts are cut at multiples of it")
     step_tokens: int = Field(default=0, ge=0, description="prompt tokens of one step; 0: one chunk")
     defaults: DefaultFields = DefaultFields()
+    batching: Batching = Batching()
     engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own business")
 
     @model_validator(mode="after")
     def _check(self) -> "ModelFile":
-        if self.engine == "generation" and not self.graphs:
-            raise ValueError("graphs: the generation engine needs at least one")
+        if self.engine in ("generation", "batch") and not self.graphs:
+            raise ValueError(f"graphs: the {self.engine} engine needs at least one")
         if 0 < self.step_tokens < self.prefill_chunk_tokens:
             raise ValueError("step_tokens: must hold at least one chunk of prefill_chunk_tokens")
         return self
@@ -166,16 +184,27 @@ def _version_order(path: Path) -> tuple[bool, int, str]:
 def _read(path: Path) -> Model:
     """Raises ValueError with a sentence for whoever maintains the repository."""
     files = _files(path)
-    if MODEL_FILE not in files:
-        raise ValueError(f"{MODEL_FILE} is missing")
     if not re.fullmatch(NAME, path.name):
         raise ValueError("a version's name has letters, digits, '_', '.', '-', and at most 64 of them")
-    file = _parse((path / MODEL_FILE).read_bytes())
+    file = _parse((path / MODEL_FILE).read_bytes()) if MODEL_FILE in files else _plain(path, files)
     if file.name != path.parent.name:
         raise ValueError(f"name: {file.name!r} lies in a folder called {path.parent.name!r}")
     if file.engine == "generation":
-        _check_graphs(path, file, files)
+        _check_folders(path, file, files)
+    if file.engine == "batch":
+        _check_graphs(file, files)
     return Model(folder=path, version=path.name, file=file, digest=_digest(path, files))
+
+
+def _plain(path: Path, files: list[str]) -> ModelFile:
+    """What a folder with one graph and no model.yaml says of itself."""
+    graphs = [name for name in files if name.endswith(GRAPH_SUFFIX)]
+    if len(graphs) != 1:
+        raise ValueError(f"{MODEL_FILE} is missing, and there are {len(graphs)} graphs instead of one to do without it")
+    if not re.fullmatch(NAME, path.parent.name):
+        raise ValueError("a model's name has letters, digits, '_', '.', '-', and at most 64 of them")
+    graph = GraphEntry(path=graphs[0])
+    return ModelFile(name=path.parent.name, task="tensor", engine="batch", graphs={"cpu": graph, "cuda": graph})
 
 
 def _parse(text: bytes) -> ModelFile:
@@ -199,7 +228,13 @@ def _files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _check_graphs(folder: Path, file: ModelFile, files: list[str]) -> None:
+def _check_graphs(file: ModelFile, files: list[str]) -> None:
+    for device, entry in file.graphs.items():
+        if PurePosixPath(entry.path).as_posix() not in files:
+            raise ValueError(f"graphs.{device}: {entry.path} is missing")
+
+
+def _check_folders(folder: Path, file: ModelFile, files: list[str]) -> None:
     for device, entry in file.graphs.items():
         base = PurePosixPath(entry.path)
         missing = [name for name in GENERATION_FILES if (base / name).as_posix() not in files]

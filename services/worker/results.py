@@ -32,12 +32,8 @@ class Held:
         """Whether it has had a result under this lease, so that a death of the worker is not blamed on it."""
         return self.offset > self.lease.last_offset
 
-    @property
-    def name(self) -> str:
-        return self.lease.ref.job
 
-
-def merge(earlier: Message, later: Message) -> bool:
+def merge(earlier: object, later: object) -> bool:
     """Folds a later response of the same job into an earlier one; False where the type of response cannot be."""
     if not isinstance(earlier, GenerateResponse) or not isinstance(later, GenerateResponse):
         return False
@@ -70,14 +66,15 @@ def emissions(held: Held, outputs: list[Output], worker_id: str) -> list[Emissio
 def _emission(held: Held, output: Output, worker_id: str) -> Emission:
     held.cost = max(held.cost, round(output.cost))
     ending = _ending(output.failure) if output.last else None
-    if output.result is None:
+    result = output.result() if callable(output.result) else output.result
+    if result is None:
         return Emission(ref=held.lease.ref, token=held.lease.token, ending=ending, cost=held.cost)
     held.offset += 1
     held.first_output_at = held.first_output_at or time.monotonic()
     if output.last:
-        _set(output.result, timing=_timing(held, worker_id))
-    _set(output.result, job_id=held.lease.ref.job_id, offset=held.offset)
-    body = output.result.SerializeToString()
+        _set(result, timing=_timing(held, worker_id))
+    _set(result, job_id=held.lease.ref.job_id, offset=held.offset)
+    body = result.SerializeToString()
     held.history = running.extend(held.history, body)
     return Emission(
         ref=held.lease.ref,

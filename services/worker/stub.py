@@ -7,9 +7,10 @@ can derive which tokens it must hold: a repeated, lost or swapped token shows, a
 import hashlib
 import os
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
-from millrace.engine import Capacity, EngineContext, Failure, Output, Work
+from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
 from millrace.v1.generation_pb2 import (
     FINISH_REASON_LENGTH,
@@ -47,6 +48,7 @@ class StubOptions:
 
 @dataclass(slots=True)
 class _Job:
+    lease: str
     job: str
     epoch: int
     seed: int
@@ -59,46 +61,66 @@ class _Job:
 class StubEngine:
     """Implements `millrace.engine.Engine`. One token a step for each job; max_tokens ends a completion."""
 
+    lanes = 1
+    signature = Signature()
+
     def __init__(self, context: EngineContext) -> None:
         self._options = StubOptions(**context.config.get("engine_options", {}))
         self._slots = self._options.slots or context.config.get("slots", 32)
         self._jobs: dict[str, _Job] = {}
-        self._ended: list[Output] = []
+        self._news: deque[_Job | Output | str] = deque()
+        """What the next step begins with: jobs that join, jobs that have ended before it, leases to forget."""
+        self._expected: set[str] = set()
         self._slept_s = 0.0
         self.steps = 0
         """How many steps have run a job."""
 
     def capacity(self) -> Capacity:
-        return Capacity(jobs=max(self._slots - len(self._jobs), 0))
+        return Capacity(jobs=max(self._slots - len(self._expected), 0))
 
     def add(self, work: Work) -> None:
         job = self._accept(work)
         logged = [delta for body in work.results for delta in GenerateResponse.FromString(body).deltas]
         job.token_ids = [token_id for delta in logged for token_id in delta.token_ids]
         if any(delta.finish_reason for delta in logged):
-            self._ended.append(Output(job=work.job, last=True, cost=self._cost(job)))
+            self._news.append(Output(lease=work.lease, last=True, cost=self._cost(job)))
         elif len(job.token_ids) > job.max_tokens:
             failure = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="the log holds too many tokens")
-            self._ended.append(Output(job=work.job, last=True, failure=failure))
+            self._news.append(Output(lease=work.lease, last=True, failure=failure))
         elif len(job.token_ids) == job.max_tokens:
-            self._ended.append(self._output(job, []))
+            self._news.append(self._output(job, []))
         else:
-            self._jobs[work.job] = job
+            self._expected.add(work.lease)
+            self._news.append(job)
 
-    def abort(self, job: str) -> None:
-        self._jobs.pop(job, None)
-        self._ended = [output for output in self._ended if output.job != job]
+    def abort(self, lease: str) -> None:
+        self._expected.discard(lease)
+        self._news.append(lease)
 
-    def step(self) -> list[Output]:
-        ended, self._ended = self._ended, []
+    def step(self) -> list[Output] | None:
+        ended = self._take_news()
         if not self._jobs:
-            return ended
+            return ended or None
         self._run()
         outputs = [self._advance(job) for job in self._jobs.values()]
         for output in outputs:
             if output.last:
-                del self._jobs[output.job]
+                del self._jobs[output.lease]
+                self._expected.discard(output.lease)
         return ended + outputs
+
+    def _take_news(self) -> list[Output]:
+        ended: list[Output] = []
+        while self._news:
+            news = self._news.popleft()
+            if isinstance(news, Output):
+                ended.append(news)
+            elif isinstance(news, _Job):
+                self._jobs[news.lease] = news
+            else:
+                self._jobs.pop(news, None)
+                ended = [output for output in ended if output.lease != news]
+        return ended
 
     def _run(self) -> None:
         """Sleeps for one step, and makes sure of it."""
@@ -121,6 +143,7 @@ class StubEngine:
         request = GenerateRequest.FromString(work.request)
         prompt_tokens = len(request.tokens.ids) if request.HasField("tokens") else len(request.text.split())
         return _Job(
+            lease=work.lease,
             job=work.job,
             epoch=work.epoch,
             seed=request.sampling.seed,
@@ -138,7 +161,7 @@ class StubEngine:
             completion = len(job.token_ids)
             usage = Usage(prompt_tokens=job.prompt_tokens, completion_tokens=completion, seed=job.seed)
             response.usage.CopyFrom(usage)
-        return Output(job=job.job, result=response, last=last, cost=self._cost(job))
+        return Output(lease=job.lease, result=response, last=last, cost=self._cost(job))
 
     def _cost(self, job: _Job) -> float:
         return job.prompt_tokens + len(job.token_ids)

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import structlog
 
+from millrace.engine import Engine
 from millrace.errors import Unavailable
 from millrace.queue import JobQueue, ModelEntry, Registry, WorkerEntry, connect
 from millrace.queue.bell import Bell
@@ -25,6 +26,7 @@ from services.worker.settings import WorkerSettings
 TICK_S = 1.0
 GLANCE_S, REAP_S = 0.1, 0.5
 STALLED_EXIT = 70
+PLATFORM = "onnxruntime_onnx"
 log = structlog.get_logger()
 
 
@@ -79,10 +81,11 @@ class Worker:
         for model in models:
             try:
                 engine = await asyncio.to_thread(repository.load, model, self._device_kind, self._settings.threads)
+                self._device.widen(engine.lanes)
             except Exception as error:
                 self._report_broken(str(model.folder), f"{type(error).__name__}: {error}")
                 continue
-            entry = _entry(model)
+            entry = _entry(model, engine)
             host = ModelHost(self._queue, self._bell, self._device, entry.model, engine, self._settings.worker_id)
             self._hosts.append(host)
             self._entries.append(entry)
@@ -170,7 +173,8 @@ class Worker:
             log.warning("redis.away" if away else "redis.back", url=self._settings.redacted()["redis_url"])
 
 
-def _entry(model: repository.Model) -> ModelEntry:
+def _entry(model: repository.Model, engine: Engine) -> ModelEntry:
+    signature = engine.signature
     return ModelEntry(
         name=model.name,
         version=model.version,
@@ -178,4 +182,8 @@ def _entry(model: repository.Model) -> ModelEntry:
         digest=model.digest,
         description=model.file.description,
         context_length=model.file.context_length or 0,
+        platform=PLATFORM,
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        max_batch_size=signature.max_batch_size,
     )

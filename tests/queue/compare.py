@@ -36,6 +36,7 @@ def foreseen(job: Job) -> dict[str, Any]:
     return {
         "record": JobRecord(
             ref=job.submission.ref,
+            task=job.submission.task,
             state=job.state,
             fingerprint=job.submission.fingerprint,
             priority=job.priority,

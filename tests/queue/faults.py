@@ -104,5 +104,5 @@ FAULTS = [
         "tostring(key('job', job)",
     ),
     Fault("a name goes to the second request", "claim", "if known[1] and", "if false and"),
-    Fault("a running job is forgotten", "forget", "or h.state ~= 'ended' then", "then"),
+    Fault("a running job is forgotten", "forget", "if state == 'ended' then", "if state then"),
 ]

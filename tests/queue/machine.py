@@ -139,7 +139,7 @@ class QueueMachine(RuleBasedStateMachine):
         ref = self._known(pick).submission.ref
 
         def step() -> None:
-            self.ask(self.queue.forget(ref))
+            self.ask(self.queue.forget([ref]))
             self.oracle.forget(ref.job)
 
         self.do(step)

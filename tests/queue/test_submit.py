@@ -131,10 +131,10 @@ async def test_a_fleet_that_was_off_for_days_ends_what_it_left_and_counts_right(
 async def test_an_ended_job_is_forgotten_and_one_that_runs_is_not(bench: Bench) -> None:
     ref = await bench.submit("j", retained=False)
     lease = await bench.take_one()
-    await bench.queue.forget(ref)
+    await bench.queue.forget([ref])
     assert await bench.queue.locate("a", "j") is not None
     await bench.finish(lease)
-    await bench.queue.forget(ref)
+    await bench.queue.forget([ref])
     assert leaked(await dump(bench.redis)) == []
 
 
@@ -149,7 +149,7 @@ async def test_a_server_whose_memory_is_full_refuses_new_work_and_finishes_what_
         await bench.pass_time(2, renewing=lease)
         assert await bench.emit(result(lease, 1)) == [Verdict.OK]
         assert await bench.finish(lease) is Verdict.OK
-        await bench.queue.forget(ref)
+        await bench.queue.forget([ref])
         assert await bench.job_ids(1) == ["waiting"]
     finally:
         await bench.redis.config_set("maxmemory", 0)

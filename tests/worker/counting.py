@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from millrace.engine import Capacity, Failure, Output, Work
+from millrace.engine import Capacity, Failure, Output, Signature, Work
 from millrace.errors import Code
 from millrace.v1.generation_pb2 import CompletionDelta, GenerateRequest, GenerateResponse
 
@@ -11,10 +11,15 @@ from millrace.v1.generation_pb2 import CompletionDelta, GenerateRequest, Generat
 class CountingEngine:
     """Emits 0, 1, 2, … as token ids; `max_tokens` of the request says how many. The prompt "refuse" is refused."""
 
+    lanes = 1
+    signature = Signature()
+
     def __init__(self, slots: int = 4, step_s: float = 0.002) -> None:
         self.slots, self.step_s = slots, step_s
         self.jobs: dict[str, tuple[int, int]] = {}
         self.refused: list[str] = []
+        self.added: dict[str, str] = {}
+        """The job of each lease."""
         self.steps = 0
         self.aborted: list[str] = []
         self.largest_batch = 0
@@ -23,34 +28,41 @@ class CountingEngine:
     def add(self, work: Work) -> None:
         request = GenerateRequest.FromString(work.request)
         if request.text == "refuse":
-            self.refused.append(work.job)
+            self.refused.append(work.lease)
             return
         done = sum(len(GenerateResponse.FromString(body).deltas[0].token_ids) for body in work.results)
-        self.jobs[work.job] = (done, request.stopping.max_tokens)
+        self.jobs[work.lease] = (done, request.stopping.max_tokens)
+        self.added[work.lease] = work.job
 
-    def abort(self, job: str) -> None:
-        self.aborted.append(job)
-        self.jobs.pop(job, None)
+    def abort(self, lease: str) -> None:
+        if self.jobs.pop(lease, None) is not None:
+            self.aborted.append(self.added[lease])
 
     def capacity(self) -> Capacity:
         return Capacity(jobs=self.slots - len(self.jobs))
 
-    def step(self) -> Sequence[Output]:
+    def step(self) -> Sequence[Output] | None:
         if self.broken:
             raise RuntimeError("the device is gone")
+        if not self.jobs and not self.refused:
+            return None
         time.sleep(self.step_s)
         self.steps += 1
         self.largest_batch = max(self.largest_batch, len(self.jobs))
-        refused = [Output(job=job, last=True, failure=_REFUSAL) for job in self.refused]
+        refused = [Output(lease=lease, last=True, failure=_REFUSAL) for lease in self.refused]
         self.refused = []
-        return refused + [self._advance(job) for job in list(self.jobs)]
+        return refused + [output for lease in list(self.jobs) if (output := self._advance(lease))]
 
-    def _advance(self, job: str) -> Output:
-        done, wanted = self.jobs.pop(job)
+    def _advance(self, lease: str) -> Output | None:
+        done, wanted = self.jobs.get(lease, (0, 0))
+        if not wanted:
+            return None
         if done + 1 < wanted:
-            self.jobs[job] = (done + 1, wanted)
+            self.jobs[lease] = (done + 1, wanted)
+        else:
+            self.jobs.pop(lease, None)
         result = GenerateResponse(deltas=[CompletionDelta(text=f"{done} ", token_ids=[done])])
-        return Output(job=job, result=result, last=done + 1 >= wanted, cost=done + 1)
+        return Output(lease=lease, result=result, last=done + 1 >= wanted, cost=done + 1)
 
 
 _REFUSAL = Failure(code=Code.INVALID_ARGUMENT, reason="REFUSED", message="the engine refuses this prompt", field="text")

@@ -26,6 +26,7 @@ from millrace.queue.bell import Bell
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Stopping
 from services.worker.device import Device
 from services.worker.host import ModelHost
+from services.worker.results import Held
 from tests.eventually import eventually
 from tests.worker.counting import CountingEngine
 
@@ -84,6 +85,11 @@ async def bench(redis_url: str) -> AsyncIterator[Bench]:
     yield bench
     await bench.calls.aclose()
     await bench.waits.aclose()
+
+
+def of(host: ModelHost, ref: JobRef) -> Held | None:
+    """What the host holds of a job."""
+    return next((held for held in host.held.values() if held.lease.ref == ref), None)
 
 
 def tokens(log: list[Entry]) -> list[int]:
@@ -157,7 +163,7 @@ async def test_a_job_that_nobody_wants_any_more_stops(bench: Bench) -> None:
 async def test_another_worker_continues_a_job_where_the_log_ends(bench: Bench) -> None:
     ref = await bench.submit(300)
     async with bench.host(CountingEngine(), "first") as host:
-        await eventually(lambda: host.held and host.held[ref.job].offset > 5)
+        await eventually(lambda: (held := of(host, ref)) and held.offset > 5)
     async with bench.host(CountingEngine(), "second"):
 
         async def reaped() -> bool:
@@ -189,7 +195,7 @@ async def test_renewal_keeps_a_lease_through_steps_that_are_longer_than_it(bench
 async def test_a_draining_host_hands_its_jobs_back_without_a_strike(bench: Bench) -> None:
     ref = await bench.submit(100_000)
     async with bench.host(CountingEngine(), "first") as host:
-        await eventually(lambda: host.held and host.held[ref.job].offset > 2)
+        await eventually(lambda: (held := of(host, ref)) and held.offset > 2)
         await host.drain(0.05)
         assert await bench.state(ref) is State.WAITING
     record = await bench.queue.inspect(ref)
@@ -248,8 +254,8 @@ async def test_a_job_whose_request_is_gone_ends_with_data_loss(bench: Bench) -> 
 async def test_a_job_whose_results_were_lost_is_handed_back_and_continued_from_what_is_there(bench: Bench) -> None:
     ref = await bench.submit(500)
     async with bench.host(CountingEngine()) as host:
-        await eventually(lambda: host.held and host.held[ref.job].offset > 20)
-        host.held[ref.job].offset += 1
+        await eventually(lambda: (held := of(host, ref)) and held.offset > 20)
+        of(host, ref).offset += 1  # type: ignore[union-attr]
         await eventually(lambda: bench.ended(ref))
     assert tokens(await bench.log(ref)) == list(range(500))
     record = await bench.queue.inspect(ref)

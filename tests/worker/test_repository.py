@@ -143,7 +143,7 @@ def test_the_generation_engine_is_loaded_warm(tmp_path: Path) -> None:
     write_model(tmp_path)
     engine = repository.load(only(tmp_path), "auto", threads=1)
     assert isinstance(engine, GenerationEngine)
-    assert engine.step() == []
+    assert engine.step() is None
 
 
 def test_an_unknown_engine_is_answered_with_the_known_ones(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def delta(text: str, *token_ids: int) -> GenerateResponse:
 def test_a_result_carries_its_offset_and_the_history_of_all_results_before_it() -> None:
     job = held()
     first, second = emissions(
-        job, [Output(job="default:j", result=delta("a", 1)), Output(job="default:j", result=delta("b", 2))], "w"
+        job, [Output(lease="default:j", result=delta("a", 1)), Output(lease="default:j", result=delta("b", 2))], "w"
     )
     assert (first.offset, second.offset) == (4, 5)
     assert first.history == running.extend(b"12345678", first.result[:-9])
@@ -43,7 +43,7 @@ def test_a_result_carries_its_offset_and_the_history_of_all_results_before_it() 
 
 
 def test_the_history_field_ends_the_bytes_as_protobuf_itself_would_encode_it() -> None:
-    (emission,) = emissions(held(), [Output(job="default:j", result=delta("a", 1))], "w")
+    (emission,) = emissions(held(), [Output(lease="default:j", result=delta("a", 1))], "w")
     parsed = GenerateResponse.FromString(emission.result)
     assert parsed.SerializeToString() == emission.result
 
@@ -61,7 +61,7 @@ def test_later_deltas_of_a_job_merge_into_one_entry_for_each_completion() -> Non
 
 
 def test_a_last_output_says_where_the_time_went() -> None:
-    (emission,) = emissions(held(), [Output(job="default:j", result=delta("a", 1), last=True)], "w")
+    (emission,) = emissions(held(), [Output(lease="default:j", result=delta("a", 1), last=True)], "w")
     timing = GenerateResponse.FromString(emission.result).timing
     assert (timing.attempts, timing.worker_id, timing.queued.ToMilliseconds()) == (1, "w", 5)
     assert emission.ending is not None

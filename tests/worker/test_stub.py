@@ -16,6 +16,7 @@ from millrace.v1.generation_pb2 import (
     Usage,
 )
 from services.worker.stub import FIRST, POISON_EXIT, StubEngine, stub_token
+from tests.worker.steps import leased, step
 
 
 def stub(slots: int = 4, **options: Any) -> StubEngine:
@@ -33,9 +34,9 @@ def results(outputs: list[Output]) -> list[GenerateResponse]:
 
 def run(engine: StubEngine, work: Work) -> list[Output]:
     engine.add(work)
-    outputs = engine.step()
+    outputs = step(engine)
     while not outputs[-1].last:
-        outputs += engine.step()
+        outputs += step(engine)
     return outputs
 
 
@@ -45,7 +46,7 @@ def token_ids(outputs: list[Output]) -> list[int]:
 
 def test_each_token_follows_from_the_job_its_position_the_one_before_and_the_epoch() -> None:
     previous = FIRST
-    for position, token_id in enumerate(token_ids(run(stub(), Work(job="a", request=request(), epoch=3)))):
+    for position, token_id in enumerate(token_ids(run(stub(), leased("a", request(), epoch=3)))):
         assert token_id == stub_token("a", position, previous, 3)
         previous = token_id
 
@@ -59,7 +60,7 @@ def test_a_token_depends_on_each_of_its_arguments_and_stays_what_it_is() -> None
 
 
 def test_the_last_result_has_the_finish_reason_and_the_usage() -> None:
-    outputs = run(stub(), Work(job="a", request=request()))
+    outputs = run(stub(), leased("a", request()))
     last = results(outputs)[-1]
     assert [output.last for output in outputs] == [False] * 5 + [True]
     assert last.deltas[0].finish_reason == FINISH_REASON_LENGTH
@@ -69,10 +70,10 @@ def test_the_last_result_has_the_finish_reason_and_the_usage() -> None:
 
 
 def test_a_job_goes_on_behind_its_log_under_its_new_epoch() -> None:
-    first = run(stub(), Work(job="a", request=request(), epoch=1))
+    first = run(stub(), leased("a", request(), epoch=1))
     log = [result.SerializeToString() for result in results(first)]
     for size in range(6):
-        rest = run(stub(), Work(job="a", request=request(), results=log[:size], epoch=2))
+        rest = run(stub(), leased("a", request(), results=log[:size], epoch=2))
         tokens = token_ids(first)[:size] + token_ids(rest)
         epochs = [1] * size + [2] * (6 - size)
         before = [FIRST, *tokens]
@@ -80,21 +81,21 @@ def test_a_job_goes_on_behind_its_log_under_its_new_epoch() -> None:
 
 
 def test_a_log_that_is_complete_only_ends() -> None:
-    log = [result.SerializeToString() for result in results(run(stub(), Work(job="a", request=request())))]
-    (ended,) = run(stub(), Work(job="a", request=request(), results=log, epoch=2))
+    log = [result.SerializeToString() for result in results(run(stub(), leased("a", request())))]
+    (ended,) = run(stub(), leased("a", request(), results=log, epoch=2))
     assert (ended.result, ended.last, ended.failure) == (None, True, None)
 
 
 def test_a_log_that_holds_too_much_ends_in_data_loss() -> None:
-    log = [result.SerializeToString() for result in results(run(stub(), Work(job="a", request=request())))[:5]]
-    (ended,) = run(stub(), Work(job="a", request=request(max_tokens=3), results=log, epoch=2))
+    log = [result.SerializeToString() for result in results(run(stub(), leased("a", request())))[:5]]
+    (ended,) = run(stub(), leased("a", request(max_tokens=3), results=log, epoch=2))
     assert ended.failure is not None
     assert ended.failure.reason == "LOG_MISMATCH"
 
 
 def test_a_hundred_tokens_are_the_default_and_a_prompt_may_be_tokens() -> None:
     body = GenerateRequest(tokens=TokenIds(ids=[1, 2, 3])).SerializeToString()
-    outputs = run(stub(step_ms=0), Work(job="a", request=body))
+    outputs = run(stub(step_ms=0), leased("a", body))
     assert len(token_ids(outputs)) == 100
     assert results(outputs)[-1].usage.prompt_tokens == 3
 
@@ -102,9 +103,9 @@ def test_a_hundred_tokens_are_the_default_and_a_prompt_may_be_tokens() -> None:
 def test_a_step_takes_its_time_once_for_all_jobs() -> None:
     engine = stub(step_ms=20)
     for job in ("a", "b", "c"):
-        engine.add(Work(job=job, request=request()))
+        engine.add(leased(job, request()))
     began = time.monotonic()
-    assert len(engine.step()) == 3
+    assert len(step(engine)) == 3
     assert time.monotonic() - began >= 0.02
     assert engine.steps == 1
 
@@ -112,7 +113,7 @@ def test_a_step_takes_its_time_once_for_all_jobs() -> None:
 def test_a_clock_that_shows_no_time_for_a_step_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stub(step_ms=50)
     monkeypatch.setattr("services.worker.stub.time.sleep", lambda _: None)
-    engine.add(Work(job="a", request=request()))
+    engine.add(leased("a", request()))
     with pytest.raises(AssertionError, match="did not really run"):
         engine.step()
 
@@ -120,18 +121,18 @@ def test_a_clock_that_shows_no_time_for_a_step_is_noticed(monkeypatch: pytest.Mo
 def test_slots_count_down_and_an_abort_frees_one() -> None:
     engine = stub(slots=2)
     assert engine.capacity().jobs == 2
-    engine.add(Work(job="a", request=request()))
+    engine.add(leased("a", request()))
     assert engine.capacity().jobs == 1
     engine.abort("a")
     engine.abort("unknown")
     assert engine.capacity().jobs == 2
-    assert engine.step() == []
+    assert engine.step() is None
 
 
 POISONED = """
-from tests.worker.test_stub import Work, request, stub
+from tests.worker.test_stub import leased, request, stub
 engine = stub(poison={poison})
-engine.add(Work(job="a", request=request("poison", 1)))
+engine.add(leased("a", request("poison", 1)))
 engine.step()
 """
 

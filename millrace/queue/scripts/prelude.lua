@@ -4,7 +4,7 @@
 -- since a script learns the names of the jobs only while it runs; keys.py lists them all.
 --
 -- The hash job:JOB
---   state         waiting | running | ended         tenant, class, weight, cost (estimate), fingerprint, bytes
+--   state         waiting | running | ended         task, tenant, class, weight, cost (estimate), fingerprint, bytes
 --   sequence      place in the tenant's FIFO, kept  submitted, taken (first take), ended: times
 --   deadline      time                              window, kept (1: wanted to the deadline), keep_until: time
 --   watchers      "FRONTEND=EXPIRY " …              retain (how long results stay after the end), ms

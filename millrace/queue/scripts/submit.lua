@@ -1,10 +1,11 @@
--- Accepts a job: bounds and enqueue in one step. The payload is in its key already.
+-- Accepts a job: bounds and enqueue in one step. A large payload is in its key already.
 --
 -- KEYS[1]  start of the model's keys
 -- ARGV     1 job  2 tenant  3 class  4 weight  5 cost  6 fingerprint  7 payload bytes  8 timeout ms
 --          9 resume window ms  10 wanted to the deadline (0, 1)  11 retention after the end, ms  12 watcher or ''
 --          13 interest ms  14 not after (time: the claim on the job's name is good until then)
 --          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
+--          19 task  20 the payload, where it is small, or ''
 -- Answers  {'queued'} | {'exists', fingerprint} | {'full', bound} | {'late'} | {'bare'}, where the payload is gone; a
 --          payload that is of no use goes
 --
@@ -19,8 +20,6 @@ if known then
 end
 if now > tonumber(ARGV[14]) then return {'late'} end
 
-if redis.call('PEXPIRE', payload, tonumber(ARGV[8]) + 60000) == 0 then return {'bare'} end
-
 local function held(field) return tonumber(redis.call('HGET', base .. 'load', field) or 0) end
 local function full_bound()
   if held('jobs') >= tonumber(ARGV[15]) then return 'jobs' end
@@ -34,6 +33,13 @@ if bound then
   return {'full', bound}
 end
 
+local lifetime = tonumber(ARGV[8]) + 60000
+if ARGV[20] ~= '' then
+  redis.call('SET', payload, ARGV[20], 'PX', lifetime)
+elseif redis.call('PEXPIRE', payload, lifetime) == 0 then
+  return {'bare'}
+end
+
 local deadline = now + tonumber(ARGV[8])
 local window, keep_until, watchers = tonumber(ARGV[9]), 0, ''
 if ARGV[12] ~= '' then
@@ -45,7 +51,7 @@ if ARGV[10] == '1' then keep_until = deadline end
 
 local h = {
   state = 'waiting', tenant = tenant, class = ARGV[3], weight = ARGV[4], cost = ARGV[5], fingerprint = ARGV[6],
-  bytes = ARGV[7], deadline = tostring(deadline), window = ARGV[9], kept = ARGV[10],
+  task = ARGV[19], bytes = ARGV[7], deadline = tostring(deadline), window = ARGV[9], kept = ARGV[10],
   keep_until = tostring(keep_until), watchers = watchers, retain = ARGV[11], submitted = tostring(now),
   sequence = tostring(redis.call('HINCRBY', base .. 'load', 'sequence', 1)), strikes = '0', attempts = '0',
   epoch = '0', token = '', holder = '', base = '0', last = '0', history = string.rep('\0', 8), spent = '0',

@@ -3,18 +3,20 @@
 -- KEYS[1]  start of the model's keys
 -- ARGV     1 worker  2 take sequence number  3 how many jobs  4 largest cost of a job  5 nonce (random, new for each
 --          sequence number)  6 lease ms  7 alone (1: the worker runs nothing, or only jobs that lost a strike there)
+--          8 payload bytes after which no further job is leased  9 largest payload that comes with the lease
 -- Answers  packed {hold, leases}; a lease is {job, token, epoch, strikes, attempts, last, history, cost, fingerprint,
---          submitted, first taken, deadline, taken}
+--          submitted, first taken, deadline, taken, payload or false}
 --
 -- Repeating a sequence number is safe: the answer is kept, and given again.
 
 local worker, sequence, room, largest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local nonce, lease_ms, alone = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
+local most_bytes, inline_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local memory = key('take', worker)
 local before = redis.call('HMGET', memory, 'sequence', 'reply')
 if before[1] == sequence then return before[2] end
 
-local leases = {}
+local leases, bytes = {}, 0
 
 local function lease(job, h)
   dequeue(job, h)
@@ -28,8 +30,10 @@ local function lease(job, h)
   redis.call('PEXPIRE', key('results', job), math.max(number(h, 'deadline') - now, 0) + number(h, 'retain') + ORPHAN_MS)
   redis.call('ZADD', base .. 'running', now + lease_ms, job)
   redis.call('ZADD', base .. 'due', 'LT', now + lease_ms, job)
+  local inline = number(h, 'bytes') <= inline_bytes and redis.call('GET', key('payload', job .. ':' .. h.fingerprint))
+  bytes = bytes + number(h, 'bytes')
   table.insert(leases, {job, token, epoch, number(h, 'strikes'), attempts, number(h, 'last'), h.history,
-    number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now})
+    number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now, inline})
 end
 
 -- A head that may run, or nil where it was of no use and has been ended.
@@ -67,7 +71,7 @@ end
 local function take_class(class)
   local fair = key('fair', class)
   local skipped = 0
-  while #leases < room do
+  while #leases < room and bytes <= most_bytes do
     local tenant, tag = unpack(redis.call('ZRANGE', fair, skipped, skipped, 'WITHSCORES'))
     if not tenant then return end
     local head = redis.call('ZRANGE', key('waiting', class .. ':' .. tenant), 0, 0)[1]

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from services.worker.generation import graph
 from services.worker.generation.config import ModelConfig
 from services.worker.generation.kv import Cache
-from services.worker.generation.session import allocate, open_session
+from services.worker.session import allocate, open_session
 
 
 class Decoder:

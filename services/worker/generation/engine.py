@@ -7,13 +7,14 @@ prompt yields the first token, in the same step.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from millrace.engine import Capacity, EngineContext, Failure, Output, Work
+from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
 from services.worker.generation import config, messages
 from services.worker.generation.decoder import Decoder
@@ -48,7 +49,13 @@ class Plan:
 
 
 class GenerationEngine:
-    """Implements `millrace.engine.Engine` for decoder graphs of the GroupQueryAttention dialect."""
+    """Implements `millrace.engine.Engine` for decoder graphs of the GroupQueryAttention dialect.
+
+    Requests are parsed where they are added; whatever touches the slots waits for the next step.
+    """
+
+    lanes = 1
+    signature = Signature()
 
     def __init__(self, context: EngineContext) -> None:
         """Raises ValueError where the model's files contradict each other, and ONNX Runtime's errors."""
@@ -58,8 +65,11 @@ class GenerationEngine:
         self._sampler = Sampler(self._decoder.logits, threads=context.threads)
         self._rows = Rows(self.config.slots)
         self._table = SlotTable[Sequence]()
-        self._by_job: dict[str, Sequence] = {}
-        self._ended: list[Output] = []
+        self._by_lease: dict[str, Sequence] = {}
+        self._news: deque[Sequence | Output | str] = deque()
+        """What the next step begins with: sequences that join, jobs that have ended before it, leases to forget."""
+        self._expected: set[str] = set()
+        """The leases that have or will have a slot."""
         self._warm_up()
 
     @property
@@ -68,36 +78,52 @@ class GenerationEngine:
         return self._decoder.memory_bytes
 
     def capacity(self) -> Capacity:
-        return Capacity(jobs=max(self.config.slots - len(self._table), 0))
+        return Capacity(jobs=max(self.config.slots - len(self._expected), 0))
 
     def add(self, work: Work) -> None:
-        self.abort(work.job)
         try:
-            task = messages.parse(work.job, work.request, self.config, self._vocabulary)
+            task = messages.parse(work.lease, work.request, self.config, self._vocabulary)
             logged = messages.read_log(work.results)
             sequence = Sequence(task, self._vocabulary.detokenizer())
             sequence.resume(logged)
         except messages.Rejected as rejected:
-            self._ended.append(Output(job=work.job, last=True, failure=rejected.failure))
+            self._news.append(Output(lease=work.lease, last=True, failure=rejected.failure))
         except LogMismatch:
-            self._ended.append(Output(job=work.job, last=True, failure=MISMATCH))
+            self._news.append(Output(lease=work.lease, last=True, failure=MISMATCH))
         else:
             if logged.finished or sequence.last is not None:
-                self._ended.append(_end(sequence, is_logged=logged.finished))
+                self._news.append(_end(sequence, is_logged=logged.finished))
             else:
-                self._by_job[work.job] = sequence
-                self._table.join(sequence)
+                self._expected.add(work.lease)
+                self._news.append(sequence)
 
-    def abort(self, job: str) -> None:
-        self._ended = [output for output in self._ended if output.job != job]
-        if job in self._by_job:
-            self._leave(self._by_job[job])
+    def abort(self, lease: str) -> None:
+        self._expected.discard(lease)
+        self._news.append(lease)
 
-    def step(self) -> list[Output]:
+    def step(self) -> list[Output] | None:
+        ended = self._take_news()
+        if not self._table:
+            return ended or None
         plan = self._plan()
         self._run(plan)
         token_ids = self._sample(plan)
-        return self._take_ended() + self._advance(plan, token_ids)
+        return ended + self._advance(plan, token_ids)
+
+    def _take_news(self) -> list[Output]:
+        ended: list[Output] = []
+        while self._news:
+            news = self._news.popleft()
+            if isinstance(news, Output):
+                ended.append(news)
+            elif isinstance(news, Sequence):
+                self._by_lease[news.task.lease] = news
+                self._table.join(news)
+            else:
+                ended = [output for output in ended if output.lease != news]
+                if news in self._by_lease:
+                    self._leave(self._by_lease[news])
+        return ended
 
     def _plan(self) -> Plan:
         decoding = rows = self._table.decoding
@@ -154,16 +180,13 @@ class GenerationEngine:
         return outputs
 
     def _leave(self, sequence: Sequence) -> None:
-        del self._by_job[sequence.task.job]
+        del self._by_lease[sequence.task.lease]
+        self._expected.discard(sequence.task.lease)
         for move in self._table.leave(sequence):
             moved = self._table.occupants[move.target]
             if moved.filled:
                 self._decoder.cache.move(move.source, move.target, moved.filled)
                 self._rows.move(move.source, move.target)
-
-    def _take_ended(self) -> list[Output]:
-        ended, self._ended = self._ended, []
-        return ended
 
     def _warm_up(self) -> None:
         """Each kind of run once, so that no job pays for what the runtime sets up on first use."""
@@ -180,14 +203,14 @@ class GenerationEngine:
 
 def _output(sequence: Sequence, token_id: int) -> Output:
     if token_id == INVALID:
-        return Output(job=sequence.task.job, last=True, failure=NAN, cost=sequence.cost)
+        return Output(lease=sequence.task.lease, last=True, failure=NAN, cost=sequence.cost)
     delta = sequence.accept(token_id)
     result = messages.respond(sequence, delta)
-    return Output(job=sequence.task.job, result=result, last=delta.finish is not None, cost=sequence.cost)
+    return Output(lease=sequence.task.lease, result=result, last=delta.finish is not None, cost=sequence.cost)
 
 
 def _end(sequence: Sequence, *, is_logged: bool) -> Output:
     """The end of a completion that the log holds all tokens of, and its last message or not."""
     delta = sequence.last
     result = None if is_logged or delta is None else messages.respond(sequence, delta)
-    return Output(job=sequence.task.job, result=result, last=True, cost=sequence.cost)
+    return Output(lease=sequence.task.lease, result=result, last=True, cost=sequence.cost)

@@ -4,7 +4,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from services.worker.generation.config import ModelConfig
-from services.worker.generation.session import Buffer, allocate, open_session
+from services.worker.session import Buffer, allocate, open_session
 
 
 class Cache:

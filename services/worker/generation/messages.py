@@ -32,7 +32,7 @@ class Rejected(Exception):
         self.failure = failure
 
 
-def parse(job: str, body: bytes, config: ModelConfig, vocabulary: Vocabulary) -> Task:
+def parse(lease: str, body: bytes, config: ModelConfig, vocabulary: Vocabulary) -> Task:
     """A serialised GenerateRequest, as something to run. Raises `Rejected`."""
     try:
         request = GenerateRequest.FromString(body)
@@ -41,7 +41,7 @@ def parse(job: str, body: bytes, config: ModelConfig, vocabulary: Vocabulary) ->
     _refuse_unimplemented(request)
     prompt_ids = _prompt(request, config, vocabulary)
     return Task(
-        job=job,
+        lease=lease,
         prompt_ids=prompt_ids,
         sampling=_sampling(request, config.defaults),
         stopping=_stopping(request, config, len(prompt_ids)),

@@ -12,7 +12,7 @@ from services.worker.generation import sampling_graph
 from services.worker.generation.draws import uniforms
 from services.worker.generation.rows import Rows
 from services.worker.generation.sampling_graph import ATTEMPTS, INVALID
-from services.worker.generation.session import Buffer, open_session
+from services.worker.session import Buffer, open_session
 
 BAN = np.float32(-1e30)
 

@@ -35,7 +35,7 @@ class Stopping:
 class Task:
     """A request that can be run."""
 
-    job: str
+    lease: str
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     stopping: Stopping

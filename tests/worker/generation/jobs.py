@@ -13,6 +13,7 @@ from services.worker import repository
 from services.worker.generation import GenerationEngine
 from services.worker.repository import Model
 from tests.models import TinyLlama, write_model
+from tests.worker.steps import leased, step
 
 TINY = TinyLlama()
 SAMPLING = frozenset(field.name for field in Sampling.DESCRIPTOR.fields)
@@ -84,14 +85,14 @@ def run(engine: GenerationEngine, works: Iterable[Work]) -> dict[str, Ran]:
     ran: dict[str, Ran] = {}
     results: dict[str, list[GenerateResponse]] = {work.job: [] for work in works}
     while len(ran) < len(works):
-        for output in engine.step():
+        for output in step(engine):
             if isinstance(output.result, GenerateResponse):
-                results[output.job].append(output.result)
+                results[output.lease].append(output.result)
             if output.last:
-                ran[output.job] = Ran(results=tuple(results[output.job]), failure=output.failure, cost=output.cost)
+                ran[output.lease] = Ran(results=tuple(results[output.lease]), failure=output.failure, cost=output.cost)
     assert engine.capacity().jobs == engine.config.slots
     return ran
 
 
 def run_one(engine: GenerationEngine, body: bytes, results: Sequence[bytes] = ()) -> Ran:
-    return run(engine, [Work(job="only", request=body, results=results)])["only"]
+    return run(engine, [leased("only", body, results=results)])["only"]

@@ -5,9 +5,9 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from millrace.engine import Work
 from tests.models import TinyLlama
 from tests.worker.generation.jobs import fresh_engine, request, run, run_one
+from tests.worker.steps import leased
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,13 +25,16 @@ def test_sequences_together_get_the_tokens_they_get_alone_and_move_between_slots
         for index in range(7)
     }
     alone = {job: run_one(engine, body).token_ids for job, body in bodies.items()}
-    together = run(engine, [Work(job=job, request=body) for job, body in bodies.items()])
+    together = run(engine, [leased(job, body) for job, body in bodies.items()])
     assert {job: ran.token_ids for job, ran in together.items()} == alone
 
 
 def test_a_row_whose_logits_are_not_numbers_fails_alone() -> None:
     engine = fresh_engine(SHAPE)
-    works = [Work(job="sick", request=request([7, 299])), Work(job="well", request=request([7, 8]))]
+    works = [
+        leased("sick", request([7, 299])),
+        leased("well", request([7, 8])),
+    ]
     ran = run(engine, works)
     assert ran["sick"].failure is not None
     assert ran["well"].token_ids == run_one(engine, request([7, 8])).token_ids

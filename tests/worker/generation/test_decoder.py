@@ -11,7 +11,7 @@ from services.worker.generation import config, graph
 from services.worker.generation.config import DecoderConfig, ModelConfig
 from services.worker.generation.decoder import Decoder
 from services.worker.generation.kv import DeviceCopy
-from services.worker.generation.session import allocate
+from services.worker.session import allocate
 from tests.models import TinyLlama
 from tests.worker.generation.jobs import tiny_model
 

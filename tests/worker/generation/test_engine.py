@@ -25,6 +25,7 @@ from millrace.v1.generation_pb2 import (
 from services.worker.generation import GenerationEngine
 from tests.models import EOS_ID, TinyLlama, tokenizer
 from tests.worker.generation.jobs import Ran, fresh_engine, request, run, run_one, shared_engine
+from tests.worker.steps import leased, step
 
 LONG = [int(token) for token in np.random.default_rng(8).integers(1, 300, 70)]
 
@@ -39,7 +40,7 @@ def random_work(job: str, dice: random.Random) -> Work:
         fields |= {"temperature": 0.9, "top_p": dice.choice([1.0, 0.8]), "seed": dice.getrandbits(64)}
     if dice.random() < 0.3:
         fields |= {"top_k": 10, "min_p": 0.05, "min_tokens": dice.randint(0, 8)}
-    return Work(job=job, request=request(prompt(dice.randint(1, 60), dice.randint(0, 99)), **fields))
+    return leased(job, request(prompt(dice.randint(1, 60), dice.randint(0, 99)), **fields))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -52,15 +53,15 @@ def test_sequences_that_join_and_leave_at_random_get_what_they_get_alone(seed: i
     while len(ended) < len(together):
         while works and engine.capacity().jobs and dice.random() < 0.5:
             engine.add(works.pop())
-        for output in engine.step():
+        for output in step(engine):
             assert isinstance(output.result, GenerateResponse)
-            assert output.job not in ended
-            together[output.job] += output.result.deltas[0].token_ids
+            assert output.lease not in ended
+            together[output.lease] += output.result.deltas[0].token_ids
             if output.last:
-                ended.add(output.job)
-            elif output.job in doomed and dice.random() < 0.3:
-                engine.abort(output.job)
-                ended.add(output.job)
+                ended.add(output.lease)
+            elif output.lease in doomed and dice.random() < 0.3:
+                engine.abort(output.lease)
+                ended.add(output.lease)
     for job, token_ids in together.items():
         assert token_ids == alone[job][: len(token_ids)]
         assert job in doomed or len(token_ids) == len(alone[job])
@@ -75,10 +76,10 @@ def test_the_size_of_a_chunk_does_not_change_the_tokens(temperature: float) -> N
 
 def test_a_long_prompt_delays_nobody_by_more_than_a_chunk() -> None:
     engine = shared_engine()
-    engine.add(Work(job="first", request=request("the", max_tokens=30)))
+    engine.add(leased("first", request("the", max_tokens=30)))
     engine.step()
-    engine.add(Work(job="long", request=request(LONG, max_tokens=2)))
-    jobs = [{output.job for output in engine.step()} for _ in range(6)]
+    engine.add(leased("long", request(LONG, max_tokens=2)))
+    jobs = [{output.lease for output in step(engine)} for _ in range(6)]
     assert jobs == [{"first"}] * 4 + [{"first", "long"}] * 2
     engine.abort("first")
 
@@ -86,8 +87,8 @@ def test_a_long_prompt_delays_nobody_by_more_than_a_chunk() -> None:
 def test_short_prompts_share_a_step_within_its_budget() -> None:
     engine = shared_engine()
     for job in ("a", "b", "c", "d"):
-        engine.add(Work(job=job, request=request(prompt(5), max_tokens=9)))
-    assert [len(engine.step()) for _ in range(2)] == [3, 4]
+        engine.add(leased(job, request(prompt(5), max_tokens=9)))
+    assert [len(step(engine)) for _ in range(2)] == [3, 4]
     for job in ("a", "b", "c", "d"):
         engine.abort(job)
 
@@ -189,7 +190,7 @@ def test_a_row_whose_logits_are_not_numbers_fails_alone_and_leaves_nothing_behin
     healthy = request(prompt(20), max_tokens=12, temperature=0.7, seed=4)
     before = run_one(engine, healthy)
     sick = request([7, 299, 8], max_tokens=12, temperature=0.7)
-    ran = run(engine, [Work(job=str(n), request=sick if n == 1 else healthy) for n in range(4)])
+    ran = run(engine, [leased(str(n), sick if n == 1 else healthy) for n in range(4)])
     assert ran["1"].failure is not None
     assert (ran["1"].failure.code, ran["1"].failure.reason) == (Code.INTERNAL, "NAN_LOGITS")
     assert [ran[job].token_ids for job in "023"] == [before.token_ids] * 3
@@ -256,41 +257,42 @@ def test_unset_fields_take_the_models_defaults() -> None:
 
 def test_the_cost_is_the_tokens_of_prompt_and_completion_so_far() -> None:
     engine = shared_engine()
-    engine.add(Work(job="a", request=request(prompt(5), max_tokens=3)))
-    assert [engine.step()[0].cost for _ in range(3)] == [6, 7, 8]
+    engine.add(leased("a", request(prompt(5), max_tokens=3)))
+    assert [step(engine)[0].cost for _ in range(3)] == [6, 7, 8]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_an_aborted_job_frees_its_slot_at_once_and_says_nothing_more(steps: int) -> None:
     engine = shared_engine()
-    engine.add(Work(job="a", request=request(prompt(20), max_tokens=50)))
+    engine.add(leased("a", request(prompt(20), max_tokens=50)))
     for _ in range(steps):
         engine.step()
     assert engine.capacity().jobs == 3
     engine.abort("a")
     engine.abort("unknown")
     assert engine.capacity().jobs == 4
-    assert engine.step() == []
+    assert engine.step() is None
 
 
 def test_a_failure_that_waits_for_its_step_can_be_aborted() -> None:
     engine = shared_engine()
-    engine.add(Work(job="a", request=request(prompt(200))))
+    engine.add(leased("a", request(prompt(200))))
     engine.abort("a")
-    assert engine.step() == []
+    assert engine.step() is None
 
 
-def test_a_job_that_is_added_again_replaces_its_earlier_run() -> None:
+def test_a_job_that_is_taken_again_goes_on_under_its_new_lease() -> None:
     engine, body = shared_engine(), request(prompt(20), max_tokens=9)
     whole = run_one(engine, body)
-    engine.add(Work(job="only", request=body))
+    engine.add(leased("lost", body))
     engine.step()
+    engine.abort("lost")
     assert run_one(engine, body, whole.log[:4]).token_ids == whole.token_ids[4:]
 
 
 def test_jobs_beyond_the_slots_wait_for_one() -> None:
     engine, body = shared_engine(), request("the stop", max_tokens=6)
-    ran = run(engine, [Work(job=str(n), request=body) for n in range(11)])
+    ran = run(engine, [leased(str(n), body) for n in range(11)])
     assert len({tuple(one.token_ids) for one in ran.values()}) == 1
 
 
@@ -308,7 +310,7 @@ INVALID = [
 @pytest.mark.parametrize(("body", "reason", "field"), INVALID)
 def test_a_bad_request_fails_alone_and_says_which_field_is_to_blame(body: bytes, reason: str, field: str) -> None:
     good = request("the stop", max_tokens=4)
-    ran = run(shared_engine(), [Work(job="bad", request=body), Work(job="good", request=good)])
+    ran = run(shared_engine(), [leased("bad", body), leased("good", good)])
     failure = ran["bad"].failure
     assert failure is not None
     assert (failure.code, failure.reason, failure.field) == (Code.INVALID_ARGUMENT, reason, field)
@@ -362,7 +364,7 @@ def test_an_error_of_the_runtime_leaves_the_step(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("device lost")
 
     monkeypatch.setattr(engine._decoder, "prefill", broken)
-    engine.add(Work(job="a", request=request()))
+    engine.add(leased("a", request()))
     with pytest.raises(RuntimeError, match="device lost"):
         engine.step()
 

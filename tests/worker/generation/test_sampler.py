@@ -10,7 +10,7 @@ from onnx import TensorProto
 from services.worker.generation.draws import uniforms
 from services.worker.generation.rows import Rows, Sampling
 from services.worker.generation.sampler import INVALID, Sampler
-from services.worker.generation.session import allocate
+from services.worker.session import allocate
 
 VOCABULARY, SLOTS = 24, 512
 LOGITS = allocate((SLOTS, 1, VOCABULARY), TensorProto.FLOAT, "cpu")

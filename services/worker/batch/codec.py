@@ -1,0 +1,122 @@
+"""The worker's border to the Open Inference Protocol: requests become arrays, arrays become responses."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from millrace.engine import Failure
+from millrace.errors import Code
+from millrace.oip.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
+from millrace.tensors import BYTES, pack_bytes, unpack_bytes
+from services.worker.batch.graph import Array, Feed, Port, Ports
+
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+
+
+class Rejected(Exception):
+    """A request that cannot be run, and why."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, field=field)
+
+
+def decode(body: bytes, ports: Ports) -> tuple[Feed, frozenset[str], dict[str, int]]:
+    """A request's arrays, the outputs that it asks for, and the sizes of its named dimensions. The arrays share the
+    request's memory where they can. Raises Rejected.
+
+    The frontend has checked the request against the model's signature; this checks what only the graph knows, and all
+    that would otherwise fail inside numpy.
+    """
+    try:
+        request = ModelInferRequest.FromString(body)
+    except DecodeError:
+        raise Rejected("", "the request is not a ModelInferRequest") from None
+    given = {tensor.name: index for index, tensor in enumerate(request.inputs)}
+    feed: Feed = {}
+    sizes: dict[str, int] = {}
+    for port in ports.inputs:
+        if port.name not in given:
+            raise Rejected("inputs", f"{port.name} is missing")
+        index = given[port.name]
+        feed[port.name] = _array(request, index, port)
+        _note_sizes(port, feed[port.name].shape, f"inputs[{index}].shape", sizes)
+    wanted = frozenset(output.name for output in request.outputs)
+    if unknown := wanted - {port.name for port in ports.outputs}:
+        raise Rejected("outputs", f"there is no output {min(unknown)}")
+    return feed, wanted, sizes
+
+
+def encode(model: str, version: str, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
+    """One request's response; the frontend adds the request's id."""
+    response = ModelInferResponse(model_name=model, model_version=version)
+    for port, array in outputs:
+        response.outputs.add(name=port.name, datatype=port.datatype, shape=array.shape)
+        response.raw_output_contents.append(_raw(port, array))
+    return response
+
+
+def _array(request: ModelInferRequest, index: int, port: Port) -> Array:
+    tensor = request.inputs[index]
+    if tensor.datatype != port.datatype:
+        raise Rejected(f"inputs[{index}].datatype", f"{port.name} takes {port.datatype}")
+    flat: Array
+    try:
+        if request.raw_input_contents:
+            flat = _from_raw(request.raw_input_contents[index], port)
+        else:
+            flat = _from_contents(tensor.contents, port)
+        return flat.reshape(tuple(tensor.shape))
+    except (ValueError, OverflowError, IndexError) as error:
+        raise Rejected(f"inputs[{index}]", f"{port.name}: {error}") from None
+
+
+def _from_raw(raw: bytes, port: Port) -> Array:
+    if port.datatype == BYTES:
+        return _texts(unpack_bytes(raw))
+    if port.datatype == "BOOL":
+        return np.frombuffer(raw, np.uint8) != 0
+    return np.frombuffer(raw, port.dtype.newbyteorder("<"))
+
+
+def _from_contents(contents: InferTensorContents, port: Port) -> Array:
+    if port.datatype not in CONTENTS:
+        raise ValueError(f"{port.datatype} has no typed contents: send raw_input_contents")
+    values = getattr(contents, CONTENTS[port.datatype])
+    return _texts(values) if port.datatype == BYTES else np.array(values, port.dtype)
+
+
+def _texts(items: Sequence[bytes]) -> Array:
+    """ONNX's strings are UTF-8."""
+    array = np.empty(len(items), np.object_)
+    array[:] = [item.decode() for item in items]
+    return array
+
+
+def _note_sizes(port: Port, shape: Sequence[int], field: str, sizes: dict[str, int]) -> None:
+    if len(shape) != len(port.dims):
+        raise Rejected(field, f"{port.name} has {len(port.dims)} dimensions")
+    for wanted, size in zip(port.dims, shape, strict=True):
+        expected = sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted
+        if size != expected:
+            raise Rejected(field, f"{port.name} must have {expected} where it has {size}, as the other inputs")
+
+
+def _raw(port: Port, array: Array) -> bytes:
+    if port.datatype == BYTES:
+        return pack_bytes([item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()])
+    return array.tobytes()

@@ -1,0 +1,193 @@
+"""Batches form while the device is busy: decode → lay out → run → split.
+
+Requests are decoded and laid out where they are added, while a step runs; a step closes the batch that has waited
+longest and runs it on a session of its own; the responses are made from the outputs while the next step runs. Nothing
+waits for a fuller batch unless the model's file says so.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+import onnxruntime as ort
+import structlog
+
+from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
+from millrace.errors import Code
+from millrace.oip.inference_pb2 import ModelInferResponse
+from services.worker.batch import codec, config, graph
+from services.worker.batch.forming import Batch, Forming, Item, Key, cut, key_of
+from services.worker.batch.graph import Array, Port
+from services.worker.session import open_session
+
+HELD_BYTES = 256 << 20
+"""Payloads that wait in the engine; beyond it no further job is taken."""
+MESSAGE_CHARACTERS = 500
+log = structlog.get_logger()
+
+
+class BatchEngine:
+    """Implements `millrace.engine.Engine` for graphs without state."""
+
+    def __init__(self, context: EngineContext) -> None:
+        """Raises ValueError where the graph cannot be served, and ONNX Runtime's errors."""
+        self.config = config.read(context, os.cpu_count() or 1)
+        self._model, self._version = context.folder.parent.name, context.folder.name
+        sessions = [self._open() for _ in range(self.config.sessions)]
+        self._idle = deque(sessions)
+        self.ports = graph.read(sessions[0])
+        if not self.ports.batched and self.config.max_rows > 1:
+            log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
+        self._news = threading.Condition()
+        self._forming: dict[Key, Forming] = {}
+        self._closed: deque[Forming] = deque()
+        """Full ones, oldest first."""
+        self._held: dict[str, Item] = {}
+        self._held_rows = self._held_bytes = 0
+        self._rejected: list[Output] = []
+
+    @property
+    def lanes(self) -> int:
+        return self.config.sessions
+
+    @property
+    def signature(self) -> Signature:
+        return self.ports.signature(self.config.max_rows)
+
+    def capacity(self) -> Capacity:
+        """What the sessions run, and one batch that forms meanwhile."""
+        rows = self.config.max_rows if self.ports.batched else 1
+        room = self.config.sessions * rows + max(rows, 2)
+        if self._held_bytes >= HELD_BYTES:
+            return Capacity(jobs=0)
+        return Capacity(jobs=max(room - self._held_rows, 0), payload_bytes=HELD_BYTES - self._held_bytes)
+
+    def add(self, work: Work) -> None:
+        try:
+            item = self._decode(work)
+        except codec.Rejected as rejected:
+            with self._news:
+                self._rejected.append(Output(lease=work.lease, last=True, failure=rejected.failure))
+            return
+        key = key_of(self.ports, self.config, item)
+        with self._news:
+            self._hold(item)
+            forming = self._forming.get(key)
+            if forming is not None and not forming.has_room_for(item):
+                self._closed.append(self._forming.pop(key))
+                forming = None
+            if forming is None:
+                forming = self._forming[key] = Forming(self.ports, self.config, key, time.monotonic())
+            forming.append(item)
+            if forming.full:
+                self._closed.append(self._forming.pop(key))
+            self._news.notify()
+
+    def abort(self, lease: str) -> None:
+        with self._news:
+            if (item := self._held.get(lease)) is not None:
+                item.aborted = True
+                self._release(item)
+
+    def step(self) -> Sequence[Output] | None:
+        with self._news:
+            rejected, self._rejected = self._rejected, []
+            batch = None if rejected else self._next()
+        if batch is None:
+            return rejected or None
+        session = self._idle.pop()
+        try:
+            outputs = self._run(session, batch)
+        finally:
+            self._idle.append(session)
+        with self._news:
+            for item in batch.items:
+                self._release(item)
+        return outputs
+
+    def _open(self) -> ort.InferenceSession:
+        path = self.config.graph
+        return open_session(
+            path.read_bytes(), device=self.config.device, threads=self.config.threads, weights=path.parent, strict=False
+        )
+
+    def _decode(self, work: Work) -> Item:
+        feed, wanted, sizes = codec.decode(work.request, self.ports)
+        rows = next(iter(feed.values())).shape[0] if self.ports.batched else 1
+        if not 1 <= rows <= self.config.max_rows:
+            raise codec.Rejected("inputs", f"a request has 1 to {self.config.max_rows} rows, not {rows}")
+        return Item(lease=work.lease, feed=feed, wanted=wanted, sizes=sizes, rows=rows, payload_bytes=len(work.request))
+
+    def _hold(self, item: Item) -> None:
+        self._held[item.lease] = item
+        self._held_rows += item.rows
+        self._held_bytes += item.payload_bytes
+
+    def _release(self, item: Item) -> None:
+        if self._held.pop(item.lease, None) is not None:
+            self._held_rows -= item.rows
+            self._held_bytes -= item.payload_bytes
+
+    def _next(self) -> Batch | None:
+        """The batch that has waited longest; one that is not full gets its delay. The lock is held, and let go while
+        it waits."""
+        while self._closed or self._forming:
+            oldest = min((*self._closed, *self._forming.values()), key=lambda forming: forming.since)
+            left = oldest.since + self.config.delay_s - time.monotonic()
+            if oldest in self._closed:
+                self._closed.remove(oldest)
+            elif self.config.delay_s and left > 0:
+                self._news.wait(left)
+                continue
+            else:
+                self._forming = {key: forming for key, forming in self._forming.items() if forming is not oldest}
+            if (batch := oldest.close()) is not None:
+                return batch
+        return None
+
+    def _run(self, session: ort.InferenceSession, batch: Batch) -> list[Output]:
+        """A batch that fails is run again in halves, so that a request that makes it fail is left alone with that."""
+        wanted = batch.wanted()
+        ports = [port for port in self.ports.outputs if not wanted or port.name in wanted]
+        try:
+            arrays = session.run([port.name for port in ports], batch.feed)
+            if self.ports.batched and any(array.shape[:1] != (batch.rows,) for array in arrays):
+                raise ValueError(f"the graph gives other than {batch.rows} rows for {batch.rows}")
+        except Exception as error:
+            if _is_fatal(error):
+                raise
+            if len(batch.items) > 1:
+                return [output for half in batch.halves() for output in self._run(session, half)]
+            (item,) = batch.items
+            return [Output(lease=item.lease, last=True, failure=_failure(error), cost=item.rows)]
+        return self._split(batch, list(zip(ports, arrays, strict=True)))
+
+    def _split(self, batch: Batch, produced: list[tuple[Port, Array]]) -> list[Output]:
+        outputs, row = [], 0
+        for item in batch.items:
+            result = partial(self._respond, item, produced, row)
+            outputs.append(Output(lease=item.lease, result=result, last=True, cost=item.rows))
+            row += item.rows
+        return outputs
+
+    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> ModelInferResponse:
+        own = [
+            (port, cut(port, array, item, row, self.ports))
+            for port, array in produced
+            if not item.wanted or port.name in item.wanted
+        ]
+        return codec.encode(self._model, self._version, own)
+
+
+def _is_fatal(error: Exception) -> bool:
+    """A CUDA error other than out-of-memory leaves the device unusable for this process."""
+    text = str(error)
+    return "CUDA" in text and "out of memory" not in text.lower() and "Failed to allocate" not in text
+
+
+def _failure(error: Exception) -> Failure:
+    message = f"the model failed on this request: {error}"[:MESSAGE_CHARACTERS]
+    return Failure(code=Code.INTERNAL, reason="MODEL_FAILED", message=message)

@@ -1,0 +1,149 @@
+"""Batches while they form: each request's rows are laid out where they will run, as soon as they come.
+
+Requests whose padded shapes are the same share a batch. A batch of one request is that request's own memory; the second
+makes it a buffer of `max_rows` rows, of which the run gets the first ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from millrace.tensors import BYTES
+from services.worker.batch.config import BatchConfig
+from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
+
+Key = tuple[tuple[int, ...], ...]
+"""The padded shape of each input, without its rows."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One request."""
+
+    lease: str
+    feed: Feed
+    wanted: frozenset[str]
+    """Outputs; empty: all."""
+    sizes: Mapping[str, int]
+    """Of its named dimensions, before padding."""
+    rows: int
+    payload_bytes: int
+    aborted: bool = False
+
+
+class Batch:
+    """Requests that run together, in the order in which they came, and their inputs."""
+
+    def __init__(self, items: list[Item], feed: Feed) -> None:
+        self.items, self.feed = items, feed
+
+    @property
+    def rows(self) -> int:
+        return sum(item.rows for item in self.items)
+
+    def wanted(self) -> frozenset[str]:
+        """The outputs that any of the requests asks for; empty: all."""
+        if not all(item.wanted for item in self.items):
+            return frozenset()
+        return frozenset().union(*(item.wanted for item in self.items))
+
+    def halves(self) -> "list[Batch]":
+        """The same requests as two batches."""
+        middle = len(self.items) // 2
+        row = sum(item.rows for item in self.items[:middle])
+        return [
+            Batch(self.items[:middle], {name: array[:row] for name, array in self.feed.items()}),
+            Batch(self.items[middle:], {name: array[row:] for name, array in self.feed.items()}),
+        ]
+
+
+class Forming:
+    """A batch that takes further requests of one key."""
+
+    def __init__(self, ports: Ports, config: BatchConfig, key: Key, since: float) -> None:
+        self.since = since
+        """When its first request came."""
+        self._ports, self._config, self._key = ports, config, key
+        self._max_rows = config.max_rows if ports.batched else 1
+        self._items: list[Item] = []
+        self._buffers: Feed = {}
+        self._rows = 0
+
+    def has_room_for(self, item: Item) -> bool:
+        return self._rows + item.rows <= self._max_rows and (self._ports.batched or not self._items)
+
+    @property
+    def full(self) -> bool:
+        return self._rows >= self._max_rows
+
+    def append(self, item: Item) -> None:
+        if self._items and not self._buffers:
+            self._lay_out(self._items[0], 0)
+        if self._items or not self._fits_as_it_is(item):
+            self._lay_out(item, self._rows)
+        self._items.append(item)
+        self._rows += item.rows
+
+    def close(self) -> Batch | None:
+        """What is to run; None where all of it was aborted."""
+        feed = self._feed()
+        if any(item.aborted for item in self._items):
+            keep = np.repeat([not item.aborted for item in self._items], [item.rows for item in self._items])
+            if not keep.any():
+                return None
+            feed = {name: array[keep] if self._ports.batched else array for name, array in feed.items()}
+        return Batch([item for item in self._items if not item.aborted], feed)
+
+    def _feed(self) -> Feed:
+        if not self._buffers:
+            return self._items[0].feed
+        return {name: buffer[: self._rows] for name, buffer in self._buffers.items()}
+
+    def _fits_as_it_is(self, item: Item) -> bool:
+        return all(item.feed[port.name].shape == self._shape(index, item.rows) for index, port in self._inputs())
+
+    def _lay_out(self, item: Item, row: int) -> None:
+        """Copies a request's rows behind the others', the padding around them."""
+        for index, port in self._inputs():
+            if port.name not in self._buffers:
+                rows = self._max_rows if self._ports.batched else item.rows
+                self._buffers[port.name] = np.empty(self._shape(index, rows), port.dtype)
+            array = item.feed[port.name]
+            target = (
+                self._buffers[port.name][row : row + item.rows] if self._ports.batched else self._buffers[port.name]
+            )
+            if target.shape != array.shape:
+                target[...] = _padding(port, self._config.padding)
+            target[tuple(slice(size) for size in array.shape)] = array
+
+    def _shape(self, index: int, rows: int) -> tuple[int, ...]:
+        return (rows, *self._key[index]) if self._ports.batched else self._key[index]
+
+    def _inputs(self) -> enumerate[Port]:
+        return enumerate(self._ports.inputs)
+
+
+def key_of(ports: Ports, config: BatchConfig, item: Item) -> Key:
+    """Where a request belongs: its inputs' shapes, padded."""
+    return tuple(
+        tuple(
+            config.padded(dim, size) if isinstance(dim, str) else size
+            for dim, size in zip(port.dims, item.feed[port.name].shape, strict=True)
+            if dim != ROWS
+        )
+        for port in ports.inputs
+    )
+
+
+def cut(port: Port, array: Array, item: Item, row: int, ports: Ports) -> Array:
+    """A request's own part of an output: its rows, without what padding added to dimensions named as an input's."""
+    own = tuple(slice(item.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
+    if ports.batched:
+        own = (slice(row, row + item.rows), *own[1:])
+    return array[own]
+
+
+def _padding(port: Port, padding: Mapping[str, Any]) -> Any:
+    return padding.get(port.name, "" if port.datatype == BYTES else 0)

@@ -1,0 +1,141 @@
+"""What an ONNX graph takes and gives, read from the file itself, and whether its rows are independent of each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from millrace.engine import Signature
+from millrace.tensors import ANY, BYTES, TensorSpec
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+
+DATATYPES: dict[str, tuple[str, npt.DTypeLike]] = {
+    "tensor(bool)": ("BOOL", np.bool_),
+    "tensor(int8)": ("INT8", np.int8),
+    "tensor(int16)": ("INT16", np.int16),
+    "tensor(int32)": ("INT32", np.int32),
+    "tensor(int64)": ("INT64", np.int64),
+    "tensor(uint8)": ("UINT8", np.uint8),
+    "tensor(uint16)": ("UINT16", np.uint16),
+    "tensor(uint32)": ("UINT32", np.uint32),
+    "tensor(uint64)": ("UINT64", np.uint64),
+    "tensor(float16)": ("FP16", np.float16),
+    "tensor(float)": ("FP32", np.float32),
+    "tensor(double)": ("FP64", np.float64),
+    "tensor(string)": (BYTES, np.object_),
+}
+ROWS = "rows"
+"""What the first dimension of a batched graph's ports is called here, whatever the graph calls it."""
+TRIAL_SIZES = (8, 32, 224)
+"""What a dimension of any size is tried with: texts are fine with the first, convolutions with the last."""
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """An input or output. A dimension is a size, or the graph's name for one of any size."""
+
+    name: str
+    datatype: str
+    dtype: np.dtype[Any]
+    dims: tuple[int | str, ...]
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.name, self.datatype, tuple(ANY if isinstance(dim, str) else dim for dim in self.dims))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """All of a graph's inputs and outputs."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    batched: bool
+    """The first dimension of every one of them counts rows that do not know of each other."""
+
+    def signature(self, max_rows: int) -> Signature:
+        return Signature(
+            inputs=tuple(port.spec for port in self.inputs),
+            outputs=tuple(port.spec for port in self.outputs),
+            max_batch_size=max_rows if self.batched else 0,
+        )
+
+
+def read(session: ort.InferenceSession) -> Ports:
+    """Raises ValueError for a graph with anything but tensors of the protocol's types.
+
+    Rows are batched where the first dimension of every port may have any size and two rows give together what they give
+    apart. A graph that takes none of the trial inputs is believed where it calls all those dimensions the same.
+    """
+    inputs = tuple(_port(argument) for argument in session.get_inputs())
+    outputs = tuple(_port(argument) for argument in session.get_outputs())
+    firsts = {port.dims[0] if port.dims else 1 for port in (*inputs, *outputs)}
+    batched = bool(inputs) and all(isinstance(first, str) for first in firsts)
+    if batched and (verdict := rows_are_independent(session, inputs)) is not None:
+        batched = verdict
+    else:
+        batched = batched and len(firsts) == 1
+    if batched:
+        inputs, outputs = tuple(map(_by_row, inputs)), tuple(map(_by_row, outputs))
+    return Ports(inputs=inputs, outputs=outputs, batched=batched)
+
+
+def rows_are_independent(session: ort.InferenceSession, inputs: Sequence[Port]) -> bool | None:
+    """Runs two rows apart and together; None where no trial input could be run."""
+    for size in TRIAL_SIZES:
+        apart = [trial(inputs, size, row) for row in (0, 1)]
+        together = {name: np.concatenate([feed[name] for feed in apart]) for name in apart[0]}
+        try:
+            expected = zip(*(session.run(None, feed) for feed in apart), strict=True)
+            found = session.run(None, together)
+        except Exception:  # ONNX Runtime's errors have no base of their own, and any of them means the same here
+            continue
+        return all(_equal(rows, both) for rows, both in zip(expected, found, strict=True))
+    return None
+
+
+def trial(inputs: Sequence[Port], size: int, value: int, rows: int = 1) -> Feed:
+    """A request of `rows` rows full of one value, with every further dimension of any size at `size`."""
+    return {
+        port.name: np.full(
+            (rows, *(size if isinstance(dim, str) else dim for dim in port.dims[1:])),
+            str(value) if port.datatype == BYTES else value,
+            port.dtype,
+        )
+        for port in inputs
+    }
+
+
+def _equal(rows: Sequence[Array], found: Array) -> bool:
+    if any(row.ndim == 0 or row.shape[0] != 1 for row in rows):
+        return False
+    expected = np.concatenate(rows)
+    if expected.shape != found.shape:
+        return False
+    if expected.dtype.kind != "f":
+        return bool(np.array_equal(expected, found))
+    return bool(np.allclose(expected, found, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
+
+
+def _by_row(port: Port) -> Port:
+    return replace(port, dims=(ROWS, *port.dims[1:]))
+
+
+def _port(argument: ort.NodeArg) -> Port:
+    if argument.type not in DATATYPES:
+        raise ValueError(f"{argument.name} is a {argument.type}: only tensors of {', '.join(_names())} are served")
+    datatype, dtype = DATATYPES[argument.type]
+    dims = tuple(
+        dim if isinstance(dim, int) else dim or f"{argument.name}.{axis}" for axis, dim in enumerate(argument.shape)
+    )
+    return Port(name=argument.name, datatype=datatype, dtype=np.dtype(dtype), dims=dims)
+
+
+def _names() -> list[str]:
+    return [datatype for datatype, _ in DATATYPES.values()]
