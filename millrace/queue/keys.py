@@ -93,9 +93,10 @@ class JobRef:
         """Whether the job is in no index, so that it cannot be found by its name."""
         return self.job_id.startswith(ANONYMOUS)
 
-    @classmethod
-    def anonymous(cls, model: ModelVersion, tenant: str) -> "JobRef":
-        return cls(model, tenant, ANONYMOUS + uuid.uuid4().hex)
+    @staticmethod
+    def anonymous_id() -> str:
+        """A new id for a job that only its own call knows."""
+        return ANONYMOUS + uuid.uuid4().hex
 
     @classmethod
     def parse(cls, model: ModelVersion, job: str) -> "JobRef":

@@ -36,7 +36,7 @@ CLAIM_MS = 5_000
 MAILBOX_BYTES = 64 << 10
 """A larger result is announced by its offset, and read from the log."""
 INLINE_BYTES = 8 << 10
-"""A request of at most this size passes through the scripts, which saves a call on either side; Lua is slow with more."""
+"""A request of at most this size passes through the scripts, which saves a call on either side; more is slow there."""
 REAP_JOBS = 256
 FOR_EVER_MS = 2**52
 MAX_CALLS = 48
@@ -120,14 +120,13 @@ class JobQueue:
         index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
         await self._call(scripts.run, self._redis, "claim", index, *mine, 0, claimed)
 
-    async def locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
-        """Where a job of this name is, and its request's fingerprint; None where no such job is known."""
+    async def locate(self, tenant: str, job_id: str) -> JobRecord | None:
+        """The job of this name as it stands; None where no such job is known."""
         index = keys.job_index(tenant, job_id)
-        model, fingerprint = await self._call(self._redis.hmget, index, ["model", "fingerprint"])
-        if model is None or fingerprint is None:
+        model = await self._call(self._redis.hget, index, "model")
+        if model is None:
             return None
-        ref = JobRef(ModelVersion.parse(model.decode()), tenant, job_id)
-        return (ref, fingerprint.decode()) if await self.inspect(ref) is not None else None
+        return await self.inspect(JobRef(ModelVersion.parse(model.decode()), tenant, job_id))
 
     async def watch(self, frontend: str, refs: Iterable[JobRef]) -> dict[JobRef, Seen]:
         """Renews a frontend's interest in jobs, and says how they stand."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound, Unavailable
-from millrace.queue import JobQueue, JobRef, Result, Submission
+from millrace.queue import JobQueue, JobRecord, JobRef, ModelEntry, Result, Submission
 from millrace.queue import history as running
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
-from services.frontend.parse import Position, ValidGenerate
+from services.frontend.parse import Asked, Position
 from services.frontend.readiness import Readiness
 
 T = TypeVar("T")
@@ -24,9 +24,8 @@ class Target:
     """Where a request's job belongs, or is."""
 
     ref: JobRef
-    exists: bool = False
-    context_length: int = 0
-    """Of the model; 0 where it is not known."""
+    entry: ModelEntry | None = None
+    """The model that will run it; None where the job is there already."""
 
 
 class Admission:
@@ -38,12 +37,12 @@ class Admission:
         self._queue, self._models, self._readiness, self._metrics = queue, models, readiness, metrics
         self._queue_without_workers = queue_without_workers
 
-    async def resolve(self, tenant: str, job_id: str, request: ValidGenerate) -> Target:
+    async def resolve(self, tenant: str, job_id: str, request: Asked) -> Target:
         """The model that will run the job; or the job itself, where the request only attaches, or where the model takes
         no new jobs."""
         self._readiness.require()
         if request.options.position.offset:
-            return Target(ref=await self.attach(tenant, job_id, request.fingerprint), exists=True)
+            return Target(ref=await self.attach(tenant, job_id, request.fingerprint))
         try:
             entry = await self._models.resolve(
                 request.model, request.model_version, without_workers=self._queue_without_workers
@@ -52,29 +51,32 @@ class Admission:
             if not request.options.job_id or error.reason == "QUEUE_AWAY":
                 raise
             try:
-                return Target(ref=await self.attach(tenant, job_id, request.fingerprint), exists=True)
+                return Target(ref=await self.attach(tenant, job_id, request.fingerprint))
             except NotFound:
                 raise error from None
-        return Target(ref=JobRef(entry.model, tenant, job_id), context_length=entry.context_length)
+        return Target(ref=JobRef(entry.model, tenant, job_id), entry=entry)
 
     async def submit(
         self,
         target: Target,
-        request: ValidGenerate,
+        request: Asked,
         *,
         timeout_ms: int,
         retained: bool,
         watcher: str = "",
         wanted_to_deadline: bool = False,
     ) -> JobRef:
-        """Queues the job, or finds it. Once begun, this is carried through even where the call is cancelled."""
-        if target.exists:
+        """Checks the request against its model and queues the job, or finds it. Once begun, the queueing is carried
+        through even where the call is cancelled."""
+        if target.entry is None:
             return target.ref
+        valid = request.against(target.entry)
         submission = Submission(
             ref=target.ref,
-            fingerprint=request.fingerprint,
-            payload=request.payload,
-            cost=min(request.cost, target.context_length or request.cost),
+            fingerprint=valid.fingerprint,
+            payload=valid.payload,
+            task=valid.task,
+            cost=valid.cost,
             priority=request.options.priority,
             timeout_ms=timeout_ms,
             resume_window_ms=request.options.resume_window_ms,
@@ -93,20 +95,18 @@ class Admission:
             NotFound: it is not known any more.
             AlreadyExists: the name belongs to another request.
         """
-        found = await self._locate(tenant, job_id)
-        if found is None:
-            raise job_unknown(job_id)
-        ref, known = found
-        if known != fingerprint:
+        record = await self.find(tenant, job_id)
+        if record.fingerprint != fingerprint:
             raise AlreadyExists(f"job {job_id} is another request", reason="JOB_ID_REUSED")
-        return ref
+        return record.ref
 
-    async def find(self, tenant: str, job_id: str) -> JobRef:
+    async def find(self, tenant: str, job_id: str) -> JobRecord:
         """Raises NotFound."""
-        found = await self._locate(tenant, job_id)
-        if found is None:
+        self._readiness.require()
+        record = await self._queue.locate(tenant, job_id)
+        if record is None:
             raise job_unknown(job_id)
-        return found[0]
+        return record
 
     async def history_at(self, ref: JobRef, position: Position) -> bytes:
         """The running hash of the results up to there. Raises DataLoss where they are not what the caller saw."""
@@ -120,10 +120,6 @@ class Admission:
         if position.history not in (b"", result.history):
             raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
         return result.history
-
-    async def _locate(self, tenant: str, job_id: str) -> tuple[JobRef, str] | None:
-        self._readiness.require()
-        return await self._queue.locate(tenant, job_id)
 
 
 def job_unknown(job_id: str) -> NotFound:

@@ -15,7 +15,7 @@ from services.frontend.metrics import Metrics
 from services.frontend.status import DETAILS_KEY, Unexpected, to_status
 
 T = TypeVar("T")
-Unary: TypeAlias = Callable[[bytes, Call], Awaitable[Message]]
+Unary: TypeAlias = Callable[[bytes, Call], Awaitable[Message | bytes]]
 Stream: TypeAlias = Callable[[bytes, Call], Awaitable[None]]
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
@@ -34,10 +34,12 @@ class Border:
         self._slow_reader_s = slow_reader_s
         self.draining = False
 
-    def unary(self, name: str, behaviour: Unary) -> Method:
+    def unary(self, name: str, behaviour: Unary, *, while_draining: bool = False) -> Method:
+        """A behaviour that has serialised its answer already gives bytes."""
+
         async def answer(request: bytes, context: Context) -> bytes:
-            message = await self._serve(name, behaviour, request, context)
-            return message.SerializeToString()
+            message = await self._serve(name, behaviour, request, context, while_draining=while_draining)
+            return message if isinstance(message, bytes) else message.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(answer)
 
@@ -49,11 +51,17 @@ class Border:
         return grpc.unary_stream_rpc_method_handler(answer)
 
     async def _serve(
-        self, name: str, behaviour: Callable[[bytes, Call], Awaitable[T]], request: bytes, context: Context
+        self,
+        name: str,
+        behaviour: Callable[[bytes, Call], Awaitable[T]],
+        request: bytes,
+        context: Context,
+        *,
+        while_draining: bool = False,
     ) -> T:
         call, code = Call(context, self._slow_reader_s), Code.CANCELLED
         try:
-            if self.draining:
+            if self.draining and not while_draining:
                 raise Unavailable("this frontend is draining", reason="DRAINING")
             answer = await behaviour(request, call)
             if call.ended:

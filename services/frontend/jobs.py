@@ -5,27 +5,24 @@ import uuid
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from millrace.errors import Code, MillraceError
+from millrace.errors import Code
 from millrace.queue import Ending, JobQueue, JobRecord, JobRef, Result, State
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, Job
 from services.frontend.admission import Admission, job_unknown
 from services.frontend.border import Border, Method
 from services.frontend.call import Call
-from services.frontend.parse import check_job_id, decode, parse_submit, parse_watch
-from services.frontend.relay import Relays
+from services.frontend.parse import check_job_id, decode, parse_watch
+from services.frontend.relay import HISTORY_FIELD_BYTES, Encode, Relays
 from services.frontend.rules import Bounds
 from services.frontend.status import from_ending, to_status
+from services.frontend.submit import parse_submit
+from services.frontend.wire import varint
 
 SERVICE = "millrace.v1.JobService"
 CANCELLED = Ending(code=Code.CANCELLED, reason="CANCELLED", message="the caller cancelled the job")
-OFFSET_TAG, GENERATED_TAG, HISTORY_TAG = b"\x08", b"\x12", b"\x39"
-"""JobResult: offset = 1 (varint), generated = 2 (length-delimited), history = 7 (fixed64)."""
-
-
-class Unimplemented(MillraceError):
-    """The task is one that this frontend does not serve."""
-
-    code = Code.UNIMPLEMENTED
+OFFSET_TAG, HISTORY_TAG = b"\x08", b"\x39"
+RESULT_TAGS = {"generate": b"\x12", "infer": b"\x32"}
+"""JobResult: offset = 1 (varint), generated = 2 and inferred = 6 (length-delimited), history = 7 (fixed64)."""
 
 
 class Jobs:
@@ -44,8 +41,6 @@ class Jobs:
 
     async def submit(self, raw: bytes, call: Call) -> Job:
         request = parse_submit(raw, self._bounds)
-        if request is None:
-            raise Unimplemented("only generation is served as a job", reason="TASK_UNIMPLEMENTED")
         call.job_id = request.options.job_id or uuid.uuid4().hex
         target = await self._admission.resolve(call.tenant, call.job_id, request)
         ref = await self._admission.submit(
@@ -56,21 +51,21 @@ class Jobs:
 
     async def get(self, raw: bytes, call: Call) -> Job:
         request = decode(GetJobRequest, raw, self._bounds.max_request_bytes)
-        return await self._describe(await self._find(request.job_id, call))
+        return describe(await self._find(request.job_id, call))
 
     async def watch(self, raw: bytes, call: Call) -> None:
         job_id, position = parse_watch(raw, self._bounds)
-        ref = await self._find(job_id, call)
-        with self._relays.open(ref) as stream:
-            await self._relays.run(call, stream, ref, position, wrap, attached=True)
+        record = await self._find(job_id, call)
+        with self._relays.open(record.ref) as stream:
+            await self._relays.run(call, stream, record.ref, position, wrapping(record.task), attached=True)
 
     async def cancel(self, raw: bytes, call: Call) -> Job:
         request = decode(CancelJobRequest, raw, self._bounds.max_request_bytes)
-        ref = await self._find(request.job_id, call)
-        await self._queue.end(ref, CANCELLED)
-        return await self._describe(ref)
+        record = await self._find(request.job_id, call)
+        await self._queue.end(record.ref, CANCELLED)
+        return await self._describe(record.ref)
 
-    async def _find(self, job_id: str, call: Call) -> JobRef:
+    async def _find(self, job_id: str, call: Call) -> JobRecord:
         check_job_id(job_id)
         call.job_id = job_id
         return await self._admission.find(call.tenant, job_id)
@@ -113,16 +108,13 @@ def _timestamp(milliseconds: int) -> Timestamp:
     return timestamp
 
 
-def wrap(result: Result, body: bytes) -> bytes:
-    """A serialised JobResult around a serialised GenerateResponse, without parsing it."""
-    head = OFFSET_TAG + _varint(result.offset) + GENERATED_TAG + _varint(len(body))
-    return head + body + HISTORY_TAG + result.history
+def wrapping(task: str) -> Encode:
+    """Makes a serialised JobResult around a task's serialised response, without parsing it."""
+    tag, has_history = RESULT_TAGS[task], task == "generate"
 
+    def wrap(result: Result, body: bytes) -> bytes:
+        inner = body if has_history else body[:-HISTORY_FIELD_BYTES]
+        head = OFFSET_TAG + varint(result.offset) + tag + varint(len(inner))
+        return head + inner + HISTORY_TAG + result.history
 
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return wrap

@@ -43,6 +43,14 @@ class Models:
             raise Unavailable(f"no worker is ready for model {name}", reason="NO_WORKER")
         return max(served or known, key=_rank)
 
+    async def is_ready(self, name: str, version: str) -> bool:
+        """Whether a worker is ready for the model, in any version where none is named."""
+        known = (entry for entry in await self.models() if entry.name == name and version in ("", entry.version))
+        return any(self._ready_for(str(entry.model)) for entry in known)
+
+    async def versions(self, name: str) -> list[str]:
+        return [entry.version for entry in await self.models() if entry.name == name]
+
     async def models(self) -> list[ModelEntry]:
         await self._refresh_anew()
         return self._models

@@ -2,23 +2,29 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from millrace.errors import InvalidRequest, Violation
-from millrace.queue import Priority
+from millrace.errors import Code, InvalidRequest, MillraceError, Violation
+from millrace.queue import ModelEntry, Priority
 from millrace.queue.keys import JOB_ID_PATTERN
 from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_pb2 import JobOptions
-from millrace.v1.job_service_pb2 import SubmitJobRequest, WatchJobRequest
+from millrace.v1.job_service_pb2 import WatchJobRequest
 from services.frontend.rules import PRIORITIES, Bounds, Violations, check_generate, check_job
 
 M = TypeVar("M", bound=Message)
 BYTES_PER_TOKEN = 4
 DEFAULT_MAX_TOKENS = 256
 """What a completion without max_tokens is taken to cost."""
+
+
+class OtherTask(MillraceError):
+    """The model's requests are of another kind, or the kind is not served."""
+
+    code = Code.UNIMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +49,42 @@ class ValidOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ValidGenerate:
-    """A GenerateRequest whose ranges hold, ready to be queued."""
+class Asked:
+    """What a request asks for, as far as it is the same for every task."""
 
     model: str
     model_version: str
     """Empty: whichever the model serves."""
     fingerprint: str
-    payload: bytes
-    cost: int
-    """Estimated, in tokens, not knowing the model's context length."""
     options: ValidOptions
 
+    def against(self, entry: ModelEntry) -> "ValidRequest":
+        """The request once it is known which model runs it. Raises InvalidRequest, or OtherTask."""
+        raise NotImplementedError
 
-def parse_generate(raw: bytes, bounds: Bounds) -> ValidGenerate:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidRequest(Asked):
+    """A request that can be queued."""
+
+    task: str
+    """Its field in SubmitJobRequest."""
+    payload: bytes
+    cost: int
+    """Estimated: tokens, or rows."""
+
+    def against(self, entry: ModelEntry) -> "ValidRequest":
+        """A generation costs no more than the model's context holds."""
+        if entry.outputs:
+            raise OtherTask(f"model {entry.name} takes tensors: call ModelInfer", reason="TASK_UNIMPLEMENTED")
+        return replace(self, cost=min(self.cost, entry.context_length or self.cost))
+
+
+def parse_generate(raw: bytes, bounds: Bounds) -> ValidRequest:
     """Raises InvalidRequest with every violation."""
     request = decode(GenerateRequest, raw, bounds.max_request_bytes)
-    _raise_any(check_generate(request), check_job(request.job, bounds, attachable=True))
-    return _valid(request, request.job, bounds)
-
-
-def parse_submit(raw: bytes, bounds: Bounds) -> ValidGenerate | None:
-    """None where the task is of a kind that is not served. Raises InvalidRequest with every violation."""
-    request = decode(SubmitJobRequest, raw, bounds.max_request_bytes)
-    kind = request.WhichOneof("task")
-    if kind is None:
-        raise InvalidRequest([Violation("task", "is required")])
-    if kind != "generate":
-        return None
-    _raise_any(_check_submit(request), check_job(request.job, bounds, attachable=False))
-    return _valid(request.generate, request.job, bounds)
+    raise_any(check_generate(request), check_job(request.job, bounds, attachable=True))
+    return valid_generate(request, request.job, bounds)
 
 
 def parse_watch(raw: bytes, bounds: Bounds) -> tuple[str, Position]:
@@ -89,34 +101,30 @@ def check_job_id(job_id: str) -> None:
         raise InvalidRequest([Violation("job_id", f"must match {JOB_ID_PATTERN.pattern}")])
 
 
-def decode(kind: type[M], raw: bytes, max_bytes: int) -> M:
+def decode(kind: type[M], raw: bytes, max_bytes: int, field: str = "") -> M:
+    """`field` is to blame where the message is too large."""
     if len(raw) > max_bytes:
-        raise InvalidRequest([Violation("", f"the request has {len(raw)} bytes, at most {max_bytes} are taken")])
+        raise InvalidRequest([Violation(field, f"the request has {len(raw)} bytes, at most {max_bytes} are taken")])
     try:
         return kind.FromString(raw)
     except DecodeError as error:
         raise InvalidRequest([Violation("", "the request is not a valid message")]) from error
 
 
-def _check_submit(request: SubmitJobRequest) -> Violations:
-    if request.generate.HasField("job"):
-        yield Violation("generate.job", "must be unset: the job's options stand beside the task")
-    for violation in check_generate(request.generate):
-        yield Violation(f"generate.{violation.field}", violation.description)
-
-
-def _raise_any(*checks: Violations) -> None:
+def raise_any(*checks: Violations) -> None:
     if violations := [violation for check in checks for violation in check]:
         raise InvalidRequest(violations)
 
 
-def _valid(request: GenerateRequest, options: JobOptions, bounds: Bounds) -> ValidGenerate:
-    valid_options = _valid_options(options, bounds)
+def valid_generate(request: GenerateRequest, options: JobOptions, bounds: Bounds) -> ValidRequest:
+    """A request that was checked; the seed is drawn where the caller leaves it to us."""
+    valid_options = make_options(options, bounds)
     request.ClearField("job")
-    fingerprint = _fingerprint(request)
+    fingerprint = make_fingerprint(request)
     if not request.sampling.HasField("seed"):
         request.sampling.seed = secrets.randbits(64)
-    return ValidGenerate(
+    return ValidRequest(
+        task="generate",
         model=request.model,
         model_version=request.model_version,
         fingerprint=fingerprint,
@@ -126,7 +134,8 @@ def _valid(request: GenerateRequest, options: JobOptions, bounds: Bounds) -> Val
     )
 
 
-def _valid_options(options: JobOptions, bounds: Bounds) -> ValidOptions:
+def make_options(options: JobOptions, bounds: Bounds) -> ValidOptions:
+    """JobOptions that were checked."""
     timeout_ms = options.timeout.ToMilliseconds() or round(bounds.default_timeout_s * 1000)
     return ValidOptions(
         job_id=options.job_id,
@@ -141,7 +150,7 @@ def _position(offset: int, history: int) -> Position:
     return Position(offset=offset, history=history.to_bytes(8, "little") if history else b"")
 
 
-def _fingerprint(request: Message) -> str:
+def make_fingerprint(request: Message) -> str:
     """Of the request as the caller sent it: before defaults, without a seed of ours, without its JobOptions."""
     text = request.DESCRIPTOR.full_name.encode() + b"\0" + request.SerializeToString(deterministic=True)
     return hashlib.sha256(text).hexdigest()[:32]

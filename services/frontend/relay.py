@@ -7,17 +7,17 @@ stream instead of continuing it with other text.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
-from millrace.errors import Code, DataLoss, Unavailable
+from millrace.errors import Code, DataLoss, JobFailed, MillraceError, Unavailable
 from millrace.queue import End, Ending, Entry, JobQueue, JobRef, Result
 from millrace.queue import history as running
-from services.frontend.admission import Admission
+from services.frontend.admission import Admission, Target
 from services.frontend.call import Call
 from services.frontend.interest import Interest, Stream
 from services.frontend.metrics import Metrics
-from services.frontend.parse import Position
+from services.frontend.parse import Asked, Position, ValidOptions
 from services.frontend.status import from_ending
 
 PAGE_ENTRIES = 128
@@ -27,6 +27,7 @@ RETRY_S = 0.2
 
 Encode = Callable[[Result, bytes], bytes]
 """What the caller is sent for a result and its body."""
+Send = Callable[[Result, bytes], Awaitable[None]]
 
 
 class Relays:
@@ -44,6 +45,22 @@ class Relays:
         """A stream for a job, opened before the job is submitted; however it ends, the interest in the job goes."""
         return self._interest.open(wanted)
 
+    async def submit(self, call: Call, stream: Stream, target: Target, request: Asked) -> JobRef:
+        """Queues the job for a stream that watches it, or finds it; answers where it is."""
+        options = request.options
+        stream.wanted, stream.retained = True, bool(options.job_id or options.resume_window_ms)
+        try:
+            return await self._admission.submit(
+                target,
+                request,
+                timeout_ms=_timeout_ms(options, call.remaining_s),
+                retained=stream.retained,
+                watcher=self.watcher,
+            )
+        except MillraceError as error:
+            stream.wanted = isinstance(error, Unavailable)
+            raise
+
     async def run(
         self, call: Call, stream: Stream, ref: JobRef, position: Position, encode: Encode, *, attached: bool
     ) -> None:
@@ -57,7 +74,29 @@ class Relays:
         stream.offset = position.offset
         self._interest.place(stream, ref, attached=attached)
         await call.begin()
-        ending = await Relay(self._queue, self._metrics, call, stream, history, encode).run()
+
+        async def send(result: Result, body: bytes) -> None:
+            await call.send(encode(result, body))
+
+        await self._relay(call, stream, history, send)
+
+    async def single(self, call: Call, stream: Stream, ref: JobRef, *, attached: bool) -> bytes:
+        """The one result of a job that gives one, without its history. Raises the job's own ending."""
+        self._interest.place(stream, ref, attached=attached)
+        answers: list[bytes] = []
+
+        async def keep(_: Result, body: bytes) -> None:
+            answers.append(body[:-HISTORY_FIELD_BYTES])
+
+        await self._relay(call, stream, running.EMPTY, keep)
+        if len(answers) != 1:
+            raise JobFailed(
+                Code.INTERNAL, f"the job gave {len(answers)} results instead of one", reason="RESULTS_WRONG"
+            )
+        return answers[0]
+
+    async def _relay(self, call: Call, stream: Stream, history: bytes, send: Send) -> None:
+        ending = await Relay(self._queue, self._metrics, call, stream, history, send).run()
         call.ended = True
         if ending.code is not Code.OK:
             raise from_ending(ending)
@@ -67,10 +106,10 @@ class Relay:
     """One stream's way from `stream.offset`, behind which the results have the running hash `history`, to the end."""
 
     def __init__(
-        self, queue: JobQueue, metrics: Metrics, call: Call, stream: Stream, history: bytes, encode: Encode
+        self, queue: JobQueue, metrics: Metrics, call: Call, stream: Stream, history: bytes, send: Send
     ) -> None:
         self._queue, self._metrics, self._call, self._stream = queue, metrics, call, stream
-        self._history, self._encode = history, encode
+        self._history, self._send = history, send
         self._largest = 1
         self._delivered = 0
 
@@ -132,9 +171,16 @@ class Relay:
         if self._history != result.history:
             raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
         self._largest = max(self._largest, len(body))
-        await self._call.send(self._encode(result, body))
+        await self._send(result, body)
         self._stream.offset = result.offset
         self._metrics.results.inc()
         if not self._delivered:
             self._metrics.first_result.observe(time.monotonic() - self._call.since)
         self._delivered += 1
+
+
+def _timeout_ms(options: ValidOptions, remaining_s: float | None) -> int:
+    """A job that nobody can come back for ends with its call's deadline."""
+    if options.resume_window_ms or remaining_s is None:
+        return options.timeout_ms
+    return max(1, min(options.timeout_ms, round(remaining_s * 1000)))

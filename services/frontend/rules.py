@@ -50,6 +50,8 @@ class Bounds:
     """The server's own limits on what a caller may ask for."""
 
     max_request_bytes: int
+    max_tensor_bytes: int
+    """Of a request that carries tensors."""
     default_timeout_s: float
     max_timeout_s: float
     max_resume_window_s: float

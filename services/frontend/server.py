@@ -15,11 +15,12 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from millrace.errors import Unavailable
 from millrace.queue import JobQueue, Mailbox, Registry, connect
 from millrace.queue.connection import Redis
-from services.frontend import fleet, jobs, servicer
+from services.frontend import fleet, inference, jobs, servicer
 from services.frontend.admission import Admission
 from services.frontend.border import Border
 from services.frontend.fleet import Fleet
 from services.frontend.http import HttpServer, make_app
+from services.frontend.inference import Inference
 from services.frontend.interest import Interest
 from services.frontend.jobs import Jobs
 from services.frontend.metrics import Metrics
@@ -31,11 +32,11 @@ from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
 
 GRACE_S = 1.0
-LARGEST_MESSAGE_BYTES = 64 << 20
-SERVICES = (servicer.SERVICE, jobs.SERVICE, fleet.SERVICE)
+MESSAGE_LIMITS = 2
+"""gRPC takes messages of so many times what a request may have: those between are refused in our own words."""
+SERVICES = (servicer.SERVICE, inference.SERVICE, jobs.SERVICE, fleet.SERVICE)
 OPTIONS = (
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -90,6 +91,7 @@ class Frontend:
         settings = self._settings
         bounds = Bounds(
             max_request_bytes=settings.max_request_bytes,
+            max_tensor_bytes=settings.max_tensor_bytes,
             default_timeout_s=settings.default_timeout_s,
             max_timeout_s=settings.max_timeout_s,
             max_resume_window_s=settings.max_resume_window_s,
@@ -111,13 +113,15 @@ class Frontend:
         self._border = Border(self.metrics, settings.slow_reader_s)
         self._services = {
             servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
+            inference.SERVICE: Inference(admission, relays, self._models, self.readiness, bounds).methods(self._border),
             jobs.SERVICE: Jobs(self.queue, admission, relays, bounds).methods(self._border),
             fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),
         }
         self._http = HttpServer(make_app(self.metrics.registry, self.readiness, self._models), settings.http_address)
 
     async def _start_grpc(self) -> None:
-        self._grpc = grpc.aio.server(options=OPTIONS)
+        largest = MESSAGE_LIMITS * max(self._settings.max_request_bytes, self._settings.max_tensor_bytes)
+        self._grpc = grpc.aio.server(options=(*OPTIONS, ("grpc.max_receive_message_length", largest)))
         for name, methods in self._services.items():
             self._grpc.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, methods)])
         self._health = health.aio.HealthServicer()

@@ -26,6 +26,7 @@ class FrontendSettings(Settings):
     outage_s: float = Field(default=30.0, gt=0, description="running streams wait so long for a Redis that is away")
     drain_s: float = Field(default=20.0, ge=0, description="what running streams get before they are sent elsewhere")
     max_request_bytes: int = Field(default=4 << 20, ge=1, description="the largest request")
+    max_tensor_bytes: int = Field(default=64 << 20, ge=1, description="the largest request that carries tensors")
     default_timeout_s: float = Field(default=600.0, gt=0, description="what a job may take where it does not say")
     max_timeout_s: float = Field(default=3_600.0, gt=0, description="the largest timeout that a job may ask for")
     max_resume_window_s: float = Field(default=600.0, ge=0, description="the largest resume window")

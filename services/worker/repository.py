@@ -25,7 +25,7 @@ from millrace.engine import Engine, EngineContext
 GROUP = "millrace.engines"
 MODEL_FILE = "model.yaml"
 GRAPH_SUFFIX = ".onnx"
-GENERATION_FILES = ("genai_config.json", "tokenizer.json")
+GENERATION_FILES = frozenset({"genai_config.json", "tokenizer.json"})
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
@@ -44,8 +44,8 @@ class GraphEntry(_Frozen):
     """Where the graph for one kind of device lies."""
 
     path: Annotated[str, AfterValidator(_inside)]
-    """Relative to model.yaml: the graph's file; for the generation engine the folder of genai_config.json, model.onnx and
-    tokenizer.json."""
+    """Relative to model.yaml: the graph's file; for the generation engine the folder of genai_config.json, model.onnx
+    and tokenizer.json."""
     precision: str = "unknown"
 
 
@@ -199,8 +199,8 @@ def _read(path: Path) -> Model:
 def _plain(path: Path, files: list[str]) -> ModelFile:
     """What a folder with one graph and no model.yaml says of itself."""
     graphs = [name for name in files if name.endswith(GRAPH_SUFFIX)]
-    if len(graphs) != 1:
-        raise ValueError(f"{MODEL_FILE} is missing, and there are {len(graphs)} graphs instead of one to do without it")
+    if len(graphs) != 1 or not GENERATION_FILES.isdisjoint(files):
+        raise ValueError(f"{MODEL_FILE} is missing; only a folder with one graph for tensors does without it")
     if not re.fullmatch(NAME, path.parent.name):
         raise ValueError("a model's name has letters, digits, '_', '.', '-', and at most 64 of them")
     graph = GraphEntry(path=graphs[0])
@@ -237,7 +237,7 @@ def _check_graphs(file: ModelFile, files: list[str]) -> None:
 def _check_folders(folder: Path, file: ModelFile, files: list[str]) -> None:
     for device, entry in file.graphs.items():
         base = PurePosixPath(entry.path)
-        missing = [name for name in GENERATION_FILES if (base / name).as_posix() not in files]
+        missing = [name for name in sorted(GENERATION_FILES) if (base / name).as_posix() not in files]
         if missing:
             raise ValueError(f"graphs.{device}: {missing[0]} is missing in {entry.path}")
         graph = (base / _graph_name(folder / base)).as_posix()

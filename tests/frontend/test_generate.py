@@ -159,7 +159,7 @@ async def test_the_highest_version_with_a_ready_worker_is_chosen(redis_url: str,
             await call.initial_metadata()
             located = await worker.queue.locate("default", "a")
             assert located is not None
-            assert located[0].model.version == "9"
+            assert located.ref.model.version == "9"
             call.cancel()
 
 

@@ -15,7 +15,7 @@ from millrace.v1.job_service_pb2 import (
     WatchJobRequest,
 )
 from millrace.v1.tasks_pb2 import EmbedRequest
-from services.frontend.jobs import wrap
+from services.frontend.jobs import wrapping
 from tests.frontend.playing import Generation, Jobs, Worker, reason, request, trailer, violated
 
 
@@ -118,7 +118,7 @@ async def test_a_task_that_is_not_served_is_unimplemented(jobs: Jobs) -> None:
 def test_a_wrapped_result_has_these_bytes() -> None:
     body = GenerateResponse(job_id="j", offset=300, deltas=[CompletionDelta(text="hé")], history=0x0807060504030201)
     history = bytes(range(1, 9))
-    encoded = wrap(Result(offset=300, history=history, body=b""), body.SerializeToString())
+    encoded = wrapping("generate")(Result(offset=300, history=history, body=b""), body.SerializeToString())
     assert encoded.hex() == "08ac0212160a016a10ac021a05120368c3a9" + "390102030405060708" * 2
     assert JobResult.FromString(encoded) == JobResult(offset=300, generated=body, history=0x0807060504030201)
 
@@ -127,5 +127,7 @@ def test_a_wrapped_result_has_these_bytes() -> None:
 def test_wrapping_is_what_protobuf_would_have_written(size: int) -> None:
     body = GenerateResponse(job_id="j", offset=size + 1, deltas=[CompletionDelta(text="x" * size)])
     expected = JobResult(offset=size + 1, generated=body, history=1)
-    encoded = wrap(Result(offset=size + 1, history=b"\1" + bytes(7), body=b""), body.SerializeToString())
+    encoded = wrapping("generate")(
+        Result(offset=size + 1, history=b"\1" + bytes(7), body=b""), body.SerializeToString()
+    )
     assert encoded == expected.SerializeToString(deterministic=True)

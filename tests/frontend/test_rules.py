@@ -22,7 +22,13 @@ from services.frontend.parse import parse_generate
 from services.frontend.rules import Bounds
 from tests.frontend.playing import request
 
-BOUNDS = Bounds(max_request_bytes=8192, default_timeout_s=600, max_timeout_s=3600, max_resume_window_s=600)
+BOUNDS = Bounds(
+    max_request_bytes=8192,
+    max_tensor_bytes=8192,
+    default_timeout_s=600,
+    max_timeout_s=3600,
+    max_resume_window_s=600,
+)
 NAN = math.nan
 
 

@@ -51,7 +51,9 @@ async def test_a_name_that_was_claimed_under_one_model_finds_its_job_there(bench
     ref = await bench.submit("j")
     newer = replace(submission("j"), ref=replace(ref, model=ModelVersion("story", "2")))
     assert await bench.queue.submit(newer) == ref
-    assert await bench.queue.locate("a", "j") == (ref, "1" * 32)
+    located = await bench.queue.locate("a", "j")
+    assert located is not None
+    assert (located.ref, located.fingerprint) == (ref, "1" * 32)
 
 
 async def test_a_claim_whose_owner_died_can_be_replaced_after_a_while(bench: Bench) -> None:

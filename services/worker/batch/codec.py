@@ -1,6 +1,7 @@
 """The worker's border to the Open Inference Protocol: requests become arrays, arrays become responses."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -35,9 +36,20 @@ class Rejected(Exception):
         self.failure = Failure(code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, field=field)
 
 
-def decode(body: bytes, ports: Ports) -> tuple[Feed, frozenset[str], dict[str, int]]:
-    """A request's arrays, the outputs that it asks for, and the sizes of its named dimensions. The arrays share the
-    request's memory where they can. Raises Rejected.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoded:
+    """A request as arrays."""
+
+    request_id: str
+    feed: Feed
+    wanted: frozenset[str]
+    """Outputs; empty: all."""
+    sizes: dict[str, int]
+    """Of the dimensions that have names."""
+
+
+def decode(body: bytes, ports: Ports) -> Decoded:
+    """The arrays share the request's memory where they can. Raises Rejected.
 
     The frontend has checked the request against the model's signature; this checks what only the graph knows, and all
     that would otherwise fail inside numpy.
@@ -58,12 +70,12 @@ def decode(body: bytes, ports: Ports) -> tuple[Feed, frozenset[str], dict[str, i
     wanted = frozenset(output.name for output in request.outputs)
     if unknown := wanted - {port.name for port in ports.outputs}:
         raise Rejected("outputs", f"there is no output {min(unknown)}")
-    return feed, wanted, sizes
+    return Decoded(request_id=request.id, feed=feed, wanted=wanted, sizes=sizes)
 
 
-def encode(model: str, version: str, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
-    """One request's response; the frontend adds the request's id."""
-    response = ModelInferResponse(model_name=model, model_version=version)
+def encode(model: str, version: str, request_id: str, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
+    """One request's response."""
+    response = ModelInferResponse(model_name=model, model_version=version, id=request_id)
     for port, array in outputs:
         response.outputs.add(name=port.name, datatype=port.datatype, shape=array.shape)
         response.raw_output_contents.append(_raw(port, array))
@@ -74,7 +86,6 @@ def _array(request: ModelInferRequest, index: int, port: Port) -> Array:
     tensor = request.inputs[index]
     if tensor.datatype != port.datatype:
         raise Rejected(f"inputs[{index}].datatype", f"{port.name} takes {port.datatype}")
-    flat: Array
     try:
         if request.raw_input_contents:
             flat = _from_raw(request.raw_input_contents[index], port)
@@ -89,7 +100,7 @@ def _from_raw(raw: bytes, port: Port) -> Array:
     if port.datatype == BYTES:
         return _texts(unpack_bytes(raw))
     if port.datatype == "BOOL":
-        return np.frombuffer(raw, np.uint8) != 0
+        return np.frombuffer(raw, np.uint8).astype(np.bool_)
     return np.frombuffer(raw, port.dtype.newbyteorder("<"))
 
 

@@ -115,11 +115,11 @@ class BatchEngine:
         )
 
     def _decode(self, work: Work) -> Item:
-        feed, wanted, sizes = codec.decode(work.request, self.ports)
-        rows = next(iter(feed.values())).shape[0] if self.ports.batched else 1
+        decoded = codec.decode(work.request, self.ports)
+        rows = next(iter(decoded.feed.values())).shape[0] if self.ports.batched else 1
         if not 1 <= rows <= self.config.max_rows:
             raise codec.Rejected("inputs", f"a request has 1 to {self.config.max_rows} rows, not {rows}")
-        return Item(lease=work.lease, feed=feed, wanted=wanted, sizes=sizes, rows=rows, payload_bytes=len(work.request))
+        return Item(lease=work.lease, request=decoded, rows=rows, payload_bytes=len(work.request))
 
     def _hold(self, item: Item) -> None:
         self._held[item.lease] = item
@@ -177,9 +177,9 @@ class BatchEngine:
         own = [
             (port, cut(port, array, item, row, self.ports))
             for port, array in produced
-            if not item.wanted or port.name in item.wanted
+            if not item.request.wanted or port.name in item.request.wanted
         ]
-        return codec.encode(self._model, self._version, own)
+        return codec.encode(self._model, self._version, item.request.request_id, own)
 
 
 def _is_fatal(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from millrace.tensors import BYTES
+from services.worker.batch.codec import Decoded
 from services.worker.batch.config import BatchConfig
 from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
 
@@ -23,11 +24,7 @@ class Item:
     """One request."""
 
     lease: str
-    feed: Feed
-    wanted: frozenset[str]
-    """Outputs; empty: all."""
-    sizes: Mapping[str, int]
-    """Of its named dimensions, before padding."""
+    request: Decoded
     rows: int
     payload_bytes: int
     aborted: bool = False
@@ -45,9 +42,9 @@ class Batch:
 
     def wanted(self) -> frozenset[str]:
         """The outputs that any of the requests asks for; empty: all."""
-        if not all(item.wanted for item in self.items):
+        if not all(item.request.wanted for item in self.items):
             return frozenset()
-        return frozenset().union(*(item.wanted for item in self.items))
+        return frozenset().union(*(item.request.wanted for item in self.items))
 
     def halves(self) -> "list[Batch]":
         """The same requests as two batches."""
@@ -98,11 +95,13 @@ class Forming:
 
     def _feed(self) -> Feed:
         if not self._buffers:
-            return self._items[0].feed
+            return self._items[0].request.feed
         return {name: buffer[: self._rows] for name, buffer in self._buffers.items()}
 
     def _fits_as_it_is(self, item: Item) -> bool:
-        return all(item.feed[port.name].shape == self._shape(index, item.rows) for index, port in self._inputs())
+        return all(
+            item.request.feed[port.name].shape == self._shape(index, item.rows) for index, port in self._inputs()
+        )
 
     def _lay_out(self, item: Item, row: int) -> None:
         """Copies a request's rows behind the others', the padding around them."""
@@ -110,7 +109,7 @@ class Forming:
             if port.name not in self._buffers:
                 rows = self._max_rows if self._ports.batched else item.rows
                 self._buffers[port.name] = np.empty(self._shape(index, rows), port.dtype)
-            array = item.feed[port.name]
+            array = item.request.feed[port.name]
             target = (
                 self._buffers[port.name][row : row + item.rows] if self._ports.batched else self._buffers[port.name]
             )
@@ -130,7 +129,7 @@ def key_of(ports: Ports, config: BatchConfig, item: Item) -> Key:
     return tuple(
         tuple(
             config.padded(dim, size) if isinstance(dim, str) else size
-            for dim, size in zip(port.dims, item.feed[port.name].shape, strict=True)
+            for dim, size in zip(port.dims, item.request.feed[port.name].shape, strict=True)
             if dim != ROWS
         )
         for port in ports.inputs
@@ -139,7 +138,7 @@ def key_of(ports: Ports, config: BatchConfig, item: Item) -> Key:
 
 def cut(port: Port, array: Array, item: Item, row: int, ports: Ports) -> Array:
     """A request's own part of an output: its rows, without what padding added to dimensions named as an input's."""
-    own = tuple(slice(item.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
+    own = tuple(slice(item.request.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
     if ports.batched:
         own = (slice(row, row + item.rows), *own[1:])
     return array[own]
