@@ -86,6 +86,8 @@ def _array(request: ModelInferRequest, index: int, port: Port) -> Array:
     tensor = request.inputs[index]
     if tensor.datatype != port.datatype:
         raise Rejected(f"inputs[{index}].datatype", f"{port.name} takes {port.datatype}")
+    if any(size < 0 for size in tensor.shape):
+        raise Rejected(f"inputs[{index}].shape", "must not be negative")
     try:
         if request.raw_input_contents:
             flat = _from_raw(request.raw_input_contents[index], port)

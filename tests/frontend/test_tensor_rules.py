@@ -1,0 +1,137 @@
+"""What is said about tensors that do not fit their model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from millrace.errors import InvalidRequest
+from millrace.oip.inference_pb2 import ModelInferRequest
+from services.frontend.infer import parse_infer
+from services.frontend.rules import Bounds
+from tests.frontend.tensors import ENTRY, infer
+
+BOUNDS = Bounds(
+    max_request_bytes=1 << 20,
+    max_tensor_bytes=8192,
+    default_timeout_s=600,
+    max_timeout_s=3600,
+    max_resume_window_s=600,
+)
+
+
+def violations(message: ModelInferRequest) -> list[str]:
+    try:
+        parse_infer(message.SerializeToString(), BOUNDS).against(ENTRY)
+    except InvalidRequest as error:
+        return [violation.field for violation in error.violations]
+    return []
+
+
+def typed(**contents: list[Any]) -> ModelInferRequest:
+    """`n` as typed contents."""
+    request = infer()
+    del request.raw_input_contents[:]
+    request.inputs[0].contents.fp32_contents.extend([1, 2, 3])
+    for field, values in contents.items():
+        getattr(request.inputs[1].contents, field).extend(values)
+    return request
+
+
+def test_what_fits_is_valid_and_costs_its_rows() -> None:
+    request = infer(rows=3, id="a")
+    request.outputs.add(name="y")
+    valid = parse_infer(request.SerializeToString(), BOUNDS).against(ENTRY)
+    assert (valid.task, valid.cost, valid.payload) == ("infer", 3, request.SerializeToString())
+    assert violations(typed(int_contents=[-128])) == []
+
+
+CHANGES: list[tuple[Callable[[ModelInferRequest], Any], list[str]]] = [
+    (lambda m: m.ClearField("model_name"), ["model_name"]),
+    (lambda m: setattr(m.inputs[0], "name", "w"), ["inputs[0].name", "inputs"]),
+    (lambda m: setattr(m.inputs[1], "name", "x"), ["inputs[1].name", "inputs", "inputs[1].datatype"]),
+    (lambda m: m.inputs.pop(), ["inputs", "raw_input_contents"]),
+    (lambda m: m.inputs.add(name="more"), ["inputs[2].name", "raw_input_contents"]),
+    (lambda m: setattr(m.inputs[0], "datatype", "FP64"), ["inputs[0].datatype"]),
+    (lambda m: setattr(m.inputs[0], "datatype", ""), ["inputs[0].datatype"]),
+    (lambda m: m.inputs[0].shape.append(1), ["inputs[0].shape"]),
+    (lambda m: m.inputs[0].shape.__setitem__(1, 4), ["inputs[0].shape"]),
+    (lambda m: m.inputs[0].shape.__setitem__(1, -3), ["inputs[0].shape"]),
+    (lambda m: m.inputs[0].shape.__setitem__(0, 2**62), ["inputs[0].shape", "inputs"]),
+    (lambda m: m.inputs[0].shape.__setitem__(0, 2**31 - 1), ["raw_input_contents[0]", "inputs"]),
+    (lambda m: m.inputs[0].shape.__setitem__(0, 0), ["raw_input_contents[0]", "inputs"]),
+    (lambda m: m.raw_input_contents.__setitem__(0, bytes(11)), ["raw_input_contents[0]"]),
+    (lambda m: m.raw_input_contents.pop(), ["raw_input_contents"]),
+    (lambda m: m.inputs[0].contents.fp32_contents.append(1), ["inputs[0].contents"]),
+    (lambda m: m.outputs.add(name="q"), ["outputs[0].name"]),
+    (lambda m: [m.outputs.add(name="y") for _ in range(2)], ["outputs[1].name"]),
+    (
+        lambda m: m.outputs.add(name="y").parameters["classification"].CopyFrom(_whole(3)),
+        ["outputs[0].parameters[classification]"],
+    ),
+    (
+        lambda m: m.inputs[0].parameters["shared_memory_region"].CopyFrom(_whole(3)),
+        ["inputs[0].parameters[shared_memory_region]"],
+    ),
+    (lambda m: m.parameters["sequence_id"].CopyFrom(_whole(7)), ["parameters[sequence_id]"]),
+    (lambda m: m.parameters["millrace_job_id"].CopyFrom(_whole(7)), ["parameters[millrace_job_id]"]),
+    (lambda m: m.parameters["millrace_else"].CopyFrom(_whole(7)), ["parameters[millrace_else]"]),
+    (lambda m: m.parameters["timeout"].CopyFrom(_whole(-1)), ["parameters[timeout]"]),
+    (lambda m: setattr(m.parameters["millrace_job_id"], "string_param", "a b"), ["job.job_id"]),
+    (lambda m: setattr(m.parameters["timeout"], "int64_param", 10**13), ["job.timeout"]),
+]
+
+
+def _whole(value: int) -> Any:
+    parameter = ModelInferRequest().parameters["any"]
+    parameter.int64_param = value
+    return parameter
+
+
+@pytest.mark.parametrize(("change", "fields"), CHANGES)
+def test_what_does_not_fit_is_named_with_all_else_that_is_wrong(
+    change: Callable[[ModelInferRequest], Any], fields: list[str]
+) -> None:
+    request = infer()
+    change(request)
+    assert violations(request) == fields
+
+
+def test_parameters_that_are_not_ours_are_the_models_business() -> None:
+    request = infer()
+    request.parameters["anything"].string_param = "goes"
+    request.parameters["sequence_id"].int64_param = 0
+    assert violations(request) == []
+
+
+@pytest.mark.parametrize(
+    ("contents", "fields"),
+    [
+        ({"int_contents": [1, 2]}, ["inputs[1].contents.int_contents"]),
+        ({"int_contents": [128]}, ["inputs[1].contents.int_contents"]),
+        ({"fp32_contents": [1.0]}, ["inputs[1].contents.fp32_contents"]),
+        ({}, ["inputs[1].contents.int_contents"]),
+    ],
+)
+def test_typed_contents_are_counted_and_bounded(contents: dict[str, list[Any]], fields: list[str]) -> None:
+    assert violations(typed(**contents)) == fields
+
+
+def test_rows_must_be_as_many_everywhere_and_no_more_than_the_model_takes() -> None:
+    assert violations(infer(rows=4)) == []
+    assert violations(infer(rows=5)) == ["inputs"]
+    request = infer(rows=2)
+    request.inputs[1].shape[0] = 1
+    request.raw_input_contents[1] = bytes(1)
+    assert violations(request) == ["inputs"]
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read() -> None:
+    request = infer()
+    request.raw_input_contents[0] = bytes(9000)
+    assert violations(request) == ["raw_input_contents"]
+
+
+def test_what_is_no_message_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not a valid message"):
+        parse_infer(b"\xff\xff", BOUNDS)
