@@ -62,7 +62,7 @@ class Proxy:
 
 class LossyProxy(Proxy):
     """Before a Redis server: each `every`-th reply, of all connections together, is lost. The command was carried out,
-    and its connection breaks."""
+    and its connection breaks behind the replies before."""
 
     def __init__(self, url: str, every: int) -> None:
         super().__init__(url.removeprefix("redis://").partition("/")[0])
@@ -77,12 +77,17 @@ class LossyProxy(Proxy):
         parser = hiredis.Reader()
         try:
             while data := await source.read(READ_BYTES):
-                parser.feed(data)
-                while parser.gets() is not False:
+                whole = 0
+                for at in range(len(data)):
+                    parser.feed(data, at, 1)
+                    if parser.gets() is False:
+                        continue
                     self.replies += 1
                     if self.replies % self._every == 0:
                         self.lost += 1
+                        sink.write(data[:whole])
                         return
+                    whole = at + 1
                 sink.write(data)
         except OSError:
             pass

@@ -1,8 +1,8 @@
 """How Millrace talks to Redis.
 
 redis-py's defaults resend commands after a lost reply and time out blocking reads; here nothing is resent behind our
-back (JobQueue repeats its calls itself, since each of them may be repeated), and blocking readers have connections of
-their own without a read timeout.
+back (JobQueue repeats its calls itself, since each of them may be repeated); calls share one connection (pipe.py), and
+blocking readers have connections of their own without a read timeout.
 """
 
 import asyncio
@@ -13,22 +13,25 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from millrace.queue.pipe import ConnectionLost, PipedRedis
+
+CONNECT_S = 2.0
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What a Redis that is away, restarting or demoted raises."""
 
-__all__ = ["AWAY", "Redis", "RedisError", "call", "connect"]
+__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "call", "connect"]
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
     """A client for `url` (redis:// or rediss://). `timeout_s` None is for blocking reads and subscriptions."""
-    return Redis.from_url(
+    client = (Redis if timeout_s is None else PipedRedis).from_url(
         url,
         protocol=2,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=2.0,
+        socket_timeout=None,
+        socket_connect_timeout=CONNECT_S,
         socket_keepalive=True,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
@@ -36,6 +39,9 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
         max_connections=max_connections,
         driver_info=None,
     )
+    if isinstance(client, PipedRedis) and timeout_s is not None:
+        client.timeout_s = timeout_s
+    return client
 
 
 async def call(function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:

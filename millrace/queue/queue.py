@@ -7,7 +7,6 @@
 A call whose reply is lost is repeated once; a Redis that stays away becomes `Unavailable`.
 """
 
-import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from millrace.errors import AlreadyExists, Exhausted, Unavailable
 from millrace.queue import keys, scripts, wire
-from millrace.queue.connection import AWAY, Redis, RedisError, call
+from millrace.queue.connection import AWAY, ConnectionLost, NoScriptError, Redis, RedisError, call
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
@@ -39,8 +38,8 @@ INLINE_BYTES = 8 << 10
 """A request of at most this size passes through the scripts, which saves a call on either side; more is slow there."""
 REAP_JOBS = 256
 FOR_EVER_MS = 2**52
-MAX_CALLS = 48
-"""Calls of one process in flight at once."""
+BREAKS = 64
+"""Broken connections that one call may meet before the server counts as away."""
 
 _FULL = {
     "jobs": "too many jobs wait for this model",
@@ -55,7 +54,6 @@ class JobQueue:
 
     def __init__(self, redis: Redis, limits: Limits | None = None) -> None:
         self._redis = redis
-        self._calls = asyncio.Semaphore(MAX_CALLS)
         self.limits = limits or Limits()
 
     # ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,7 +100,7 @@ class JobQueue:
         lifetime = submission.timeout_ms + self.limits.retention_ms + 60_000
         index = keys.job_index(wanted.tenant, wanted.job_id)
         while True:
-            answer = await self._call(scripts.run, self._redis, "claim", index, *mine, lifetime, replaced)
+            answer = await scripts.run(self._call, self._redis, "claim", index, *mine, lifetime, replaced)
             model, fingerprint, claimed, now = answer
             ref = replace(wanted, model=ModelVersion.parse(model.decode()))
             is_mine = fingerprint.decode() == submission.fingerprint
@@ -118,7 +116,7 @@ class JobQueue:
         if ref.is_anonymous:
             return
         index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
-        await self._call(scripts.run, self._redis, "claim", index, *mine, 0, claimed)
+        await scripts.run(self._call, self._redis, "claim", index, *mine, 0, claimed)
 
     async def locate(self, tenant: str, job_id: str) -> JobRecord | None:
         """The job of this name as it stands; None where no such job is known."""
@@ -228,19 +226,23 @@ class JobQueue:
         return {name: numbers.get(name, 0.0) for name in wanted} | {"running": float(running)}
 
     async def _script(self, name: str, model: ModelVersion, *args: wire.Argument) -> Any:
-        return await self._call(scripts.run, self._redis, name, model.base, *args)
+        return await scripts.run(self._call, self._redis, name, model.base, *args)
 
     async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        """Makes a call that may be repeated, and repeats it once where its reply was lost."""
-        async with self._calls:
-            for attempt in (1, 2):
-                try:
-                    return await call(function, *args, **options)
-                except AWAY as error:
-                    if attempt == 2:
-                        raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
-                except RedisError as error:
-                    raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
+        """Makes a call that may be repeated, and repeats it where its reply was lost: once, or more often where the
+        connection broke, since that takes the replies of all calls on it."""
+        attempts = 0.0
+        while True:
+            try:
+                return await call(function, *args, **options)
+            except AWAY as error:
+                attempts += 1 / BREAKS if isinstance(error, ConnectionLost) else 0.5
+                if attempts >= 1:
+                    raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
+            except NoScriptError:
+                raise
+            except RedisError as error:
+                raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
 
 
 def _reused(ref: JobRef) -> AlreadyExists:

@@ -85,7 +85,7 @@ class Registry:
     async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
         flat = [part for entry in entries.items() for part in entry]
         try:
-            await call(scripts.run, self._redis, "announce", key, lifetime_ms, *flat)
+            await scripts.run(call, self._redis, "announce", key, lifetime_ms, *flat)
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
 

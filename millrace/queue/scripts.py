@@ -1,6 +1,7 @@
 """Loads the queue's Lua scripts and runs them by hash."""
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+Call = Callable[..., Awaitable[Any]]
 FOLDER = Path(__file__).parent / "scripts"
 WITHOUT_PRELUDE = frozenset({"claim", "announce"})
 REFUSED_WHEN_FULL = frozenset({"claim", "submit"})
@@ -24,10 +26,11 @@ def source(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-async def run(redis: Redis, name: str, key: str, *args: str | bytes | int | float) -> Any:
-    """Runs one script on `key`. A server that does not know it (restart, failover) is given the text."""
+async def run(call: Call, redis: Redis, name: str, key: str, *args: str | bytes | int | float) -> Any:
+    """Runs one script on `key`. A server that does not know it (restart, failover) is given the text. `call` awaits
+    each of the two commands, and lets NoScriptError through."""
     text, sha = source(name)
     try:
-        return await redis.evalsha(sha, 1, key, *args)
+        return await call(redis.evalsha, sha, 1, key, *args)
     except NoScriptError:
-        return await redis.eval(text, 1, key, *args)
+        return await call(redis.eval, text, 1, key, *args)

@@ -17,8 +17,9 @@ from millrace.oip.inference_pb2 import (
     ServerReadyRequest,
 )
 from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
-from millrace.queue import Ending, Priority
+from millrace.queue import Ending, Priority, Verdict
 from millrace.v1.generation_pb2 import GenerateRequest
+from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
 from millrace.v1.job_service_pb2 import SubmitJobRequest, WatchJobRequest
 from services.frontend.server import Frontend
@@ -38,8 +39,8 @@ def inference(channel: grpc.aio.Channel) -> Inference:
     return GRPCInferenceServiceStub(channel)
 
 
-def named(job_id: str, **fields: str) -> ModelInferRequest:
-    message = infer(**fields)
+def named(job_id: str, request_id: str = "") -> ModelInferRequest:
+    message = infer(id=request_id)
     message.parameters["millrace_job_id"].string_param = job_id
     return message
 
@@ -109,12 +110,12 @@ async def test_only_a_job_id_makes_a_call_idempotent(inference: Inference, tenso
     for one in held:
         await one.answer()
     await asyncio.gather(*calls)
-    first = inference.ModelInfer(named("job", id="a"))
+    first = inference.ModelInfer(named("job", "a"))
     held = [await tensors.take_tensors()]
-    second = inference.ModelInfer(named("job", id="b"))
+    second = inference.ModelInfer(named("job", "b"))
     await held[0].answer(b"only once ok")
     assert [(await call).id for call in (first, second)] == ["a", "b"]
-    again = await inference.ModelInfer(named("job", id="c"))
+    again = await inference.ModelInfer(named("job", "c"))
     assert (again.id, list(again.raw_output_contents)) == ("c", [b"only once ok"])
     other = named("job")
     other.raw_input_contents[1] = b"\1"
@@ -166,7 +167,12 @@ async def test_a_caller_that_goes_takes_its_job_along(inference: Inference, tens
     call = inference.ModelInfer(infer())
     held = await tensors.take_tensors()
     call.cancel()
-    assert (await tensors.ending(held.lease.ref)).reason == "ABANDONED"
+
+    async def gone() -> bool:
+        return await tensors.queue.inspect(held.lease.ref) is None
+
+    await eventually(gone)
+    assert await held.answer() is Verdict.LOST
 
 
 async def test_parameters_say_how_the_job_runs(inference: Inference, tensors: TensorWorker) -> None:
@@ -182,9 +188,9 @@ async def test_parameters_say_how_the_job_runs(inference: Inference, tensors: Te
         "infer",
         2000,
     )
-    assert dict(await call.initial_metadata())["millrace-job-id"] == "how"
     await held.answer()
     await call
+    assert dict(await call.initial_metadata())["millrace-job-id"] == "how"
 
 
 async def test_an_answer_that_is_too_large_for_the_mailbox_comes_from_the_log(
@@ -225,9 +231,7 @@ async def test_each_task_goes_to_models_of_its_kind(
 async def test_a_draining_frontend_is_alive_and_not_ready(redis_url: str, worker: Worker) -> None:
     async with frontend(redis_url, drain_s=2.0) as served, grpc.aio.insecure_channel(served.grpc_address) as channel:
         inference: Inference = GRPCInferenceServiceStub(channel)
-        generation = channel.unary_stream(
-            "/millrace.v1.TextGenerationService/Generate", request_serializer=GenerateRequest.SerializeToString
-        )(request())
+        generation = TextGenerationServiceStub(channel).Generate(request())
         held = await worker.take()
         served.stop()
 
