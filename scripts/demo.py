@@ -1,9 +1,10 @@
-"""`make demo`: a fleet on this machine, several completions at once, and a worker that is killed in mid-stream.
+"""`make demo`: a fleet on this machine, several completions and many images at once, and a worker that is killed.
 
 1  millrace up: an embedded Valkey, one frontend, two workers
 2  stream several prompts at once; print tokens per second and time to first token
-3  kill -9 the worker that holds a stream; the stream goes on where it stopped
-4  stop; exit 0
+3  classify the digits that were held out of the training, a request for each; print the accuracy
+4  kill -9 the worker that holds a stream; the stream goes on where it stopped
+5  stop; exit 0
 """
 
 import argparse
@@ -19,6 +20,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+from rich.columns import Columns
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
@@ -35,6 +39,9 @@ PROMPTS = (
     "try:\n    import json\nexcept ImportError:\n",
     "if __name__ == '__main__':\n",
 )
+DIGITS, HELD_OUT, LEAST_ACCURACY = "digits", Path("models/digits/held_out.npz"), 0.98
+SHOWN = 8
+SHADES = " ░▒▓█"
 MAX_TOKENS = 96
 LONG_TOKENS = 700
 KILL_AFTER_TOKENS = 150
@@ -122,6 +129,34 @@ async def complete(client: AsyncClient, prompt: str) -> Stream:
     return stream
 
 
+async def classify(client: AsyncClient) -> None:
+    with np.load(HELD_OUT) as held_out:
+        images, labels = held_out["x"].astype(np.float32), held_out["label"]
+    console.print(Rule(f"{len(images)} digits that the model has never seen, a request for each"))
+    began = time.monotonic()
+    answers = await asyncio.gather(*(client.infer(DIGITS, {"x": image[np.newaxis]}) for image in images))
+    seconds = time.monotonic() - began
+    found = np.concatenate([answer["label"] for answer in answers])
+    console.print(
+        Columns(
+            [Text(f"{draw(image[0])}\n{label:^16}") for image, label in zip(images[:SHOWN], found[:SHOWN], strict=True)]
+        )
+    )
+    accuracy = float(np.mean(found == labels))
+    console.print(
+        f"{np.sum(found == labels)} of {len(labels)} right: [bold]accuracy {accuracy:.2%}[/bold]; "
+        f"{len(images)} requests in {seconds:.2f} s: {len(images) / seconds:.0f} a second"
+    )
+    if accuracy < LEAST_ACCURACY:
+        raise RuntimeError(f"the accuracy is below {LEAST_ACCURACY:.0%}")
+
+
+def draw(image: npt.NDArray[np.float32]) -> str:
+    """An image of 0 to 16 as lines of text, a pixel two characters wide."""
+    steps = (image / 16 * (len(SHADES) - 1)).round().astype(int)
+    return "\n".join("".join(2 * SHADES[step] for step in row) for row in steps)
+
+
 async def survive_a_kill(client: AsyncClient) -> None:
     console.print(Rule("a worker is killed in mid-stream"))
     await until_idle(client)
@@ -173,6 +208,7 @@ async def main() -> None:
     console.print("starting one frontend, two workers and a Valkey …")
     async with fleet() as address, AsyncClient(address) as client:
         await several_at_once(client)
+        await classify(client)
         console.export_text(clear=True)
         await survive_a_kill(client)
 
