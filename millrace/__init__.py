@@ -3,6 +3,9 @@
     async with millrace.AsyncClient("127.0.0.1:8001") as client:
         print((await client.generate_text("pycode", "def fib(n):")).text)
 
+    with millrace.Client("127.0.0.1:8001") as client:
+        print(client.infer("digits", {"x": images})["label"])
+
 The names of the client are imported when they are first used, so that the services, which share this package, do not
 load it.
 """
@@ -11,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from millrace.client import AsyncClient, Completion, Delta, FinishReason, Usage
+    from millrace.client import AsyncClient, Client, Completion, Delta, FinishReason, Usage
     from millrace.errors import (
         AlreadyExists,
         Code,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExists",
     "AsyncClient",
+    "Client",
     "Code",
     "Completion",
     "DataLoss",
@@ -43,7 +47,7 @@ __all__ = [
     "Violation",
 ]
 
-_CLIENT = {"AsyncClient", "Completion", "Delta", "FinishReason", "Usage"}
+_CLIENT = {"AsyncClient", "Client", "Completion", "Delta", "FinishReason", "Usage"}
 
 if not TYPE_CHECKING:
 

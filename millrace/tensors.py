@@ -22,6 +22,21 @@ ITEM_BYTES = {
 """Bytes of one element, little-endian. BYTES is not among them: its elements carry their lengths."""
 BYTES = "BYTES"
 LENGTH_BYTES = 4
+CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
+}
+"""The field of InferTensorContents for each datatype; the 16-bit floats have none."""
 ANY = -1
 LARGEST_DIMENSION = 2**31 - 1
 

@@ -49,8 +49,8 @@ def test_imports_point_one_way(folder: str, forbidden: tuple[str, ...]) -> None:
     ("module", "forbidden"),
     [
         ("services.frontend.__main__", {"onnxruntime", "onnx", "numpy", "torch", "tokenizers", "services.worker"}),
-        ("millrace", {"grpc", "redis", "pydantic", "structlog", "msgpack", "services"}),
-        ("millrace.client", {"redis", "pydantic", "structlog", "msgpack", "prometheus_client", "services"}),
+        ("millrace", {"grpc", "numpy", "redis", "pydantic", "structlog", "msgpack", "services"}),
+        ("millrace.client", {"numpy", "redis", "pydantic", "structlog", "msgpack", "prometheus_client", "services"}),
         ("millrace.queue", {"grpc", "services"}),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from millrace.cli import calls
+from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
 from millrace.cli.up import Plan, check
 from millrace.cli.up import up as run_fleet
@@ -134,6 +135,34 @@ def generate(
     }
     text = sys.stdin.read() if prompt == "-" else prompt
     raise typer.Exit(calls.run(calls.generate(address, tenant, model, text, options, stats=stats)))
+
+
+@app.command()
+def infer(
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", "-i", metavar="NAME=@FILE|JSON", help="A .npy file as it is, or JSON; one for each."),
+    ],
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", "-o", metavar="NAME=FILE", help="Save this output as a .npy file; may be repeated."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON, with all their values.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print bytes and time at the end.")] = False,
+    address: Address = "127.0.0.1:8001",
+    tenant: Tenant = "default",
+) -> None:
+    """Run a model once over named arrays and print its outputs.
+
+    A file's array is sent with its own dtype and shape; JSON becomes what the model takes.
+
+    [bold]millrace infer -m digits -i x=@images.npy[/bold]
+    [bold]millrace infer -m digits -i x=@images.npy -o probabilities=p.npy --stats[/bold]
+    [bold]millrace infer -m prices -i area='[[52.5], [80]]' -i town='[["Ulm"], ["Jena"]]' --json[/bold]
+    """
+    asked = tensors.Asked(model=model, inputs=inputs, outputs=outputs or [], as_json=as_json, stats=stats)
+    raise typer.Exit(calls.run(tensors.infer(address, tenant, asked)))
 
 
 @app.command()

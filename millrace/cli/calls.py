@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from millrace import AsyncClient
@@ -16,6 +17,11 @@ from millrace.v1.fleet_pb2 import Model
 
 INTERRUPTED = 130
 KNOCK_S = 2.0
+HINTS = {
+    "MODEL_UNKNOWN": "`millrace models` lists what is served there.",
+    "TASK_UNIMPLEMENTED": "`millrace models` lists each model's task: generate writes text, infer takes tensors.",
+}
+"""What to do about an error, by its reason."""
 errors = Console(stderr=True, highlight=False)
 
 
@@ -25,12 +31,16 @@ def run(call: Coroutine[Any, Any, None]) -> int:
         asyncio.run(call)
     except InvalidRequest as error:
         for violation in error.violations:
-            errors.print(f"[red]{violation.field or 'request'}[/red]: {violation.description}")
+            errors.print(f"[red]{escape(violation.field or 'request')}[/red]: {escape(violation.description)}")
+        for hint in getattr(error, "__notes__", ()):
+            errors.print(hint, markup=False)
         return 2
     except MillraceError as error:
-        errors.print(f"[red]{error.code.name}[/red] {error.reason}: {error.message}", markup=True)
+        errors.print(f"[red]{error.code.name}[/red] {error.reason}: {escape(error.message)}")
         if isinstance(error, Unavailable):
             errors.print("Is Millrace running there? `millrace up` starts it; --address says where it is.")
+        elif error.reason in HINTS:
+            errors.print(HINTS[error.reason])
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -72,7 +82,11 @@ async def models(address: str, tenant: str) -> None:
     Console().print(table)
 
 
+def knocking(address: str, tenant: str) -> AsyncClient:
+    """A client that raises Unavailable soon where nobody answers, since somebody sits and waits."""
+    return AsyncClient(*address.split(","), tenant=tenant, retry_s=KNOCK_S)
+
+
 async def models_served(address: str, tenant: str) -> list[Model]:
-    """What is served there. Raises Unavailable soon where nobody answers, since somebody sits and waits."""
-    async with AsyncClient(*address.split(","), tenant=tenant, retry_s=KNOCK_S) as client:
+    async with knocking(address, tenant) as client:
         return await client.models()

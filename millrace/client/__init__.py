@@ -1,7 +1,24 @@
-"""The Python client: `AsyncClient`, whose streams survive the death of any process."""
+"""The Python client: `AsyncClient`, whose streams survive the death of any process.
+
+`Client` is the same for programs without an event loop.
+"""
 
 from millrace.client.client import AsyncClient
+from millrace.client.infer import Arrays, Inputs
 from millrace.client.request import GenerateOptions, Prompt
 from millrace.client.results import Completion, Delta, FinishReason, Part, Usage
+from millrace.client.sync import Client
 
-__all__ = ["AsyncClient", "Completion", "Delta", "FinishReason", "GenerateOptions", "Part", "Prompt", "Usage"]
+__all__ = [
+    "Arrays",
+    "AsyncClient",
+    "Client",
+    "Completion",
+    "Delta",
+    "FinishReason",
+    "GenerateOptions",
+    "Inputs",
+    "Part",
+    "Prompt",
+    "Usage",
+]

@@ -1,39 +1,27 @@
 """The client that Python programs use."""
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import grpc.aio
 
-from millrace.client.follow import Place, follow
-from millrace.client.frontends import Backoff, Frontend, Frontends
+from millrace.client.calls import UNARY_S, Calls
+from millrace.client.follow import Place
+from millrace.client.frontends import Frontend
+from millrace.client.infer import Arrays, Deadline, Inputs, check_kind, set_job
 from millrace.client.request import GenerateOptions, PriorityName, Prompt, make_job_options, make_request
 from millrace.client.results import Completion, Delta, to_completion, to_delta
-from millrace.client.status import Refusal
-from millrace.errors import Code
+from millrace.oip.inference_pb2 import ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse
+from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.v1.fleet_pb2 import ListModelsRequest, ListWorkersRequest, Model, Worker
 from millrace.v1.fleet_pb2_grpc import FleetServiceStub
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
-from millrace.v1.job_service_pb2 import (
-    CancelJobRequest,
-    GetJobRequest,
-    Job,
-    JobResult,
-    SubmitJobRequest,
-    WatchJobRequest,
-)
+from millrace.v1.job_service_pb2 import GetJobRequest, Job, JobResult, SubmitJobRequest, WatchJobRequest
 from millrace.v1.job_service_pb2_grpc import JobServiceStub
-
-T = TypeVar("T")
-TENANT_KEY = "millrace-tenant"
-UNARY_S = 5.0
-"""For one attempt of a call with a single answer."""
-CANCEL_S = 1.0
 
 
 class AsyncClient:
@@ -51,18 +39,17 @@ class AsyncClient:
     def __init__(
         self, *addresses: str, tenant: str = "default", retry_s: float = 30.0, retry_exhausted: bool = False
     ) -> None:
-        self._frontends = Frontends(addresses)
-        self._metadata = ((TENANT_KEY, tenant),)
-        self._retry_s, self._retry_exhausted = retry_s, retry_exhausted
+        self._calls = Calls(addresses, tenant=tenant, retry_s=retry_s, retry_exhausted=retry_exhausted)
+        self._metadata = self._calls.metadata
 
     async def __aenter__(self) -> Self:
-        self._frontends.open()
+        self._calls.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._frontends.close()
+        await self._calls.close()
 
     async def generate(
         self,
@@ -91,14 +78,14 @@ class AsyncClient:
             request.job.after_offset, request.job.after_history = place.offset, place.history
             return TextGenerationServiceStub(frontend.channel).Generate(request, metadata=self._metadata)
 
-        results = follow(self._frontends, begin, place, self._backoff(), retry_exhausted=self._retry_exhausted)
+        results = self._calls.follow(begin, place, waits=True)
         try:
             async with aclosing(results):
                 async for message in results:
                     yield to_delta(message)
         finally:
             if not (place.ended or place.refused):
-                await self._abandon(job.job_id)
+                await self._calls.abandon(job.job_id)
 
     async def generate_text(
         self,
@@ -137,82 +124,129 @@ class AsyncClient:
         """Queues a generation that runs to its end, watched or not."""
         job = make_job_options(job_id or uuid.uuid4().hex, timeout_s=timeout_s, priority=priority)
         request = SubmitJobRequest(generate=make_request(model, prompt, options), job=job)
-        return await self._ask(
+        return await self._calls.ask(
             lambda frontend: JobServiceStub(frontend.channel).SubmitJob(
                 request, metadata=self._metadata, timeout=UNARY_S
             )
         )
 
     async def watch(self, job_id: str, *, after_offset: int = 0, after_history: int = 0) -> AsyncGenerator[Delta, None]:
-        """Streams a job's results from after_offset on. Leaving it does not cancel the job."""
+        """Streams a generation's results from after_offset on. Leaving it does not cancel the job."""
         place = Place(offset=after_offset, history=after_history)
-
-        def begin(frontend: Frontend) -> "grpc.aio.UnaryStreamCall[WatchJobRequest, JobResult]":
-            request = WatchJobRequest(job_id=job_id, after_offset=place.offset, after_history=place.history)
-            return JobServiceStub(frontend.channel).WatchJob(request, metadata=self._metadata)
-
-        results = follow(self._frontends, begin, place, self._backoff(), retry_exhausted=False)
-        async with aclosing(results):
+        async with aclosing(self._watch(job_id, place)) as results:
             async for result in results:
+                check_kind(result, "generated")
                 yield to_delta(result.generated)
 
+    async def infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        model_version: str = "",
+        job_id: str | None = None,
+        resume_window_s: float = 0,
+        timeout_s: float | None = None,
+        priority: PriorityName | None = None,
+    ) -> Arrays:
+        """Runs a model once over named arrays; answers its outputs, or those that `outputs` names.
+
+        Arrays are sent as they are, and nothing is cast: the service says what the model takes instead. A call that
+        loses its frontend is made again on another one; with a `job_id` it finds the job that it has started, without
+        one the model may run twice. `timeout_s` bounds all of it. It needs the extra `tensors`.
+        """
+        from millrace.client.tensors import make_infer_request, to_arrays
+
+        request = make_infer_request(model, inputs, outputs, model_version)
+        set_job(request, job_id=job_id, resume_window_s=resume_window_s, timeout_s=timeout_s, priority=priority)
+        deadline = Deadline(timeout_s)
+        response = await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelInfer(
+                request, metadata=self._metadata, timeout=deadline.left_s
+            ),
+            retry_late=False,
+        )
+        return to_arrays(response)
+
+    async def submit_infer(
+        self,
+        model: str,
+        inputs: Inputs,
+        *,
+        outputs: Sequence[str] | None = None,
+        model_version: str = "",
+        job_id: str | None = None,
+        timeout_s: float | None = None,
+        priority: PriorityName | None = None,
+    ) -> Job:
+        """Queues a run that goes on to its end, waited for or not; `infer_result` has its outputs."""
+        from millrace.client.tensors import make_infer_request
+
+        job = make_job_options(job_id or uuid.uuid4().hex, timeout_s=timeout_s, priority=priority)
+        request = SubmitJobRequest(infer=make_infer_request(model, inputs, outputs, model_version), job=job)
+        return await self._calls.ask(
+            lambda frontend: JobServiceStub(frontend.channel).SubmitJob(
+                request, metadata=self._metadata, timeout=UNARY_S
+            )
+        )
+
+    async def infer_result(self, job_id: str) -> Arrays:
+        """Waits for the outputs of a run that was submitted. Leaving it does not cancel the job."""
+        from millrace.client.tensors import to_arrays
+
+        response = ModelInferResponse()
+        async with aclosing(self._watch(job_id, Place())) as results:
+            async for result in results:
+                check_kind(result, "inferred")
+                response = result.inferred
+        return to_arrays(response)
+
     async def get(self, job_id: str) -> Job:
+        """How a job stands."""
         request = GetJobRequest(job_id=job_id)
-        return await self._ask(
+        return await self._calls.ask(
             lambda frontend: JobServiceStub(frontend.channel).GetJob(request, metadata=self._metadata, timeout=UNARY_S)
         )
 
     async def cancel(self, job_id: str) -> Job:
         """Stops a job; one that has ended is left as it is."""
-        return await self._ask(lambda frontend: self._cancel(frontend, job_id, UNARY_S))
+        return await self._calls.cancel(job_id)
 
     async def models(self) -> list[Model]:
+        """What is served, by how many workers, and how long a new job would wait."""
         request = ListModelsRequest()
-        answer = await self._ask(
+        answer = await self._calls.ask(
             lambda frontend: FleetServiceStub(frontend.channel).ListModels(
                 request, metadata=self._metadata, timeout=UNARY_S
             )
         )
         return list(answer.models)
 
+    async def model_metadata(self, model: str, model_version: str = "") -> ModelMetadataResponse:
+        """What a model takes and gives: names, datatypes and shapes, in which -1 is any size."""
+        request = ModelMetadataRequest(name=model, version=model_version)
+        return await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelMetadata(
+                request, metadata=self._metadata, timeout=UNARY_S
+            )
+        )
+
     async def workers(self) -> list[Worker]:
+        """The workers that are alive, and what they are busy with."""
         request = ListWorkersRequest()
-        answer = await self._ask(
+        answer = await self._calls.ask(
             lambda frontend: FleetServiceStub(frontend.channel).ListWorkers(
                 request, metadata=self._metadata, timeout=UNARY_S
             )
         )
         return list(answer.workers)
 
-    def _backoff(self) -> Backoff:
-        return Backoff(self._retry_s)
+    def _watch(self, job_id: str, place: Place) -> AsyncGenerator[JobResult, None]:
+        """A job's results from `place` on."""
 
-    def _cancel(
-        self, frontend: Frontend, job_id: str, timeout_s: float
-    ) -> "grpc.aio.UnaryUnaryCall[CancelJobRequest, Job]":
-        request = CancelJobRequest(job_id=job_id)
-        return JobServiceStub(frontend.channel).CancelJob(request, metadata=self._metadata, timeout=timeout_s)
+        def begin(frontend: Frontend) -> "grpc.aio.UnaryStreamCall[WatchJobRequest, JobResult]":
+            request = WatchJobRequest(job_id=job_id, after_offset=place.offset, after_history=place.history)
+            return JobServiceStub(frontend.channel).WatchJob(request, metadata=self._metadata)
 
-    async def _ask(self, call: Callable[[Frontend], Awaitable[T]]) -> T:
-        """A call with one answer, which may be repeated: all of this service's are idempotent."""
-        backoff = self._backoff()
-        while True:
-            frontend = self._frontends.pick()
-            try:
-                return await call(frontend)
-            except grpc.aio.AioRpcError as failure:
-                refusal = Refusal(failure)
-            late = refusal.code is Code.DEADLINE_EXCEEDED and not refusal.details
-            if not (refusal.lost or late):
-                raise refusal.error
-            frontend.failed()
-            if not await backoff.wait():
-                raise refusal.error
-
-    async def _abandon(self, job_id: str) -> None:
-        """Tells the service that nobody waits for the job any more; failing that, its resume window ends it."""
-        try:
-            async with asyncio.timeout(CANCEL_S):
-                await self._cancel(self._frontends.pick(), job_id, CANCEL_S)
-        except (grpc.aio.AioRpcError, TimeoutError, RuntimeError):
-            pass
+        return self._calls.follow(begin, place, waits=False)

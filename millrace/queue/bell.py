@@ -11,7 +11,8 @@ RETRY_S = 0.1
 
 
 class Bell:
-    """`redis` is a client without a read timeout. A bell may ring for nothing, and never proves that no work waits."""
+    """`redis` is a client of its own, without a read timeout. A bell may ring for nothing, and its silence does not
+    prove that no work waits."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -26,8 +26,9 @@ __all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "ca
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
-    """A client for `url` (redis:// or rediss://). `timeout_s` None is for blocking reads and subscriptions."""
-    client = (Redis if timeout_s is None else PipedRedis).from_url(
+    """A client for `url` (redis:// or rediss://). `timeout_s` None is for who blocks: a subscription, or one read after
+    the other."""
+    client = PipedRedis.from_url(
         url,
         protocol=2,
         socket_timeout=None,
@@ -39,8 +40,8 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
         max_connections=max_connections,
         driver_info=None,
     )
-    if isinstance(client, PipedRedis) and timeout_s is not None:
-        client.timeout_s = timeout_s
+    assert isinstance(client, PipedRedis)
+    client.timeout_s = timeout_s
     return client
 
 

@@ -1,4 +1,5 @@
 """A Redis client whose calls share one connection: commands are sent as they come, and answers return in their order.
+A call that blocks holds up those behind it, so whoever blocks needs a client of its own.
 
 redis-py takes a connection out of its pool for every call. Here whatever is asked for in one round of the event loop
 leaves in one write, so that under load a call costs a fraction of that. Answers are parsed as redis-py parses them.
@@ -20,10 +21,10 @@ class ConnectionLost(RedisConnectionError):
 
 
 class PipedRedis(Redis):
-    """For calls that do not block; those, and subscriptions, belong on a client of their own."""
+    """Redis' client in all but how its commands travel; subscriptions have connections of their own."""
 
-    timeout_s: float = 2.0
-    """How long the oldest call may wait for its answer."""
+    timeout_s: float | None = None
+    """How long the oldest call may wait for its answer; None: for ever."""
     _pipe: "Pipe | None" = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
@@ -44,7 +45,7 @@ class PipedRedis(Redis):
 class Pipe:
     """One connection. `connection` is not connected yet, and has no read timeout."""
 
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
+    def __init__(self, connection: Connection, timeout_s: float | None) -> None:
         self._connection, self._timeout_s = connection, timeout_s
         self._outbox: list[tuple[list[bytes], asyncio.Future[Any]]] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
@@ -73,11 +74,13 @@ class Pipe:
             await self._connection.connect()  # type: ignore[no-untyped-call]
             error = ConnectionLost("the connection broke")
             async with asyncio.TaskGroup() as tasks:
-                for task in (self._send(), self._receive(), self._watch()):
-                    tasks.create_task(task)
+                tasks.create_task(self._send())
+                tasks.create_task(self._receive())
+                if self._timeout_s is not None:
+                    tasks.create_task(self._watch(self._timeout_s))
         except ExceptionGroup as group:
             timeouts, others = group.split(RedisTimeoutError)
-            error = RedisTimeoutError(f"no answer for {self._timeout_s:g} s") if timeouts else error
+            error = RedisTimeoutError(f"no answer for {self._timeout_s} s") if timeouts else error
             if others and others.split((RedisError, OSError))[1]:
                 raise
         except (RedisError, OSError) as failed:
@@ -113,12 +116,12 @@ class Pipe:
             if isinstance(answer, ReadOnlyError):
                 raise RedisConnectionError("the server was demoted")
 
-    async def _watch(self) -> None:
+    async def _watch(self, timeout_s: float) -> None:
         """Notices a server that has stopped answering."""
         while True:
-            await asyncio.sleep(self._timeout_s / 4)
+            await asyncio.sleep(timeout_s / 4)
             now = asyncio.get_running_loop().time()
-            if self._waiting and now - self._waiting[0][0] > self._timeout_s:
+            if self._waiting and now - self._waiting[0][0] > timeout_s:
                 raise RedisTimeoutError
 
     def _fail(self, error: Exception) -> None:

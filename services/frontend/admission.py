@@ -128,7 +128,7 @@ def job_unknown(job_id: str) -> NotFound:
 
 async def _carry_through(work: Coroutine[Any, Any, T]) -> T:
     """Does the work to its end, even where the caller is cancelled meanwhile; the cancellation goes on behind it."""
-    task = asyncio.create_task(asyncio.wait_for(work, ADMIT_S))
+    task = asyncio.create_task(_in_time(work))
     try:
         return await asyncio.shield(task)
     except TimeoutError:
@@ -137,3 +137,8 @@ async def _carry_through(work: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait([task])
         task.cancelled() or task.exception()
         raise
+
+
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
+    async with asyncio.timeout(ADMIT_S):
+        return await work

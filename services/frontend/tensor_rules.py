@@ -6,25 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from millrace.errors import Violation
 from millrace.oip.inference_pb2 import InferParameter, InferTensorContents, ModelInferRequest
 from millrace.queue import ModelEntry
-from millrace.tensors import BYTES, ITEM_BYTES, LARGEST_DIMENSION, TensorSpec, unpack_bytes
+from millrace.tensors import BYTES, CONTENTS, ITEM_BYTES, LARGEST_DIMENSION, TensorSpec, unpack_bytes
 from services.frontend.rules import Violations
 
 Input = ModelInferRequest.InferInputTensor
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    BYTES: "bytes_contents",
-}
-"""The field of InferTensorContents for each datatype; the 16-bit floats have none."""
 NARROW = {"INT8": (-128, 127), "INT16": (-32_768, 32_767), "UINT8": (0, 255), "UINT16": (0, 65_535)}
 """Datatypes that share a wider field, and what they hold."""
 UNSUPPORTED = {

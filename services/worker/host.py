@@ -86,12 +86,12 @@ class ModelHost:
                 await self._wait_for_room()
                 continue
             try:
-                capacity = self._engine.capacity()
+                capacity, room = self._engine.capacity(), self._room(hold)
                 taken = await self._queue.take(
                     self.model,
                     self._worker_id,
                     sequence,
-                    jobs=self._room(hold),
+                    jobs=room,
                     cost=capacity.cost,
                     alone=self._alone(),
                     payload_bytes=capacity.payload_bytes,
@@ -101,7 +101,7 @@ class ModelHost:
                 await self._accept(taken)
                 if hold:
                     await self._wait_for_room()
-                elif not taken.leases:
+                elif len(taken.leases) < room:
                     await self._bell.wait(self.model)
             except Unavailable as error:
                 log.debug("take.waiting", model=str(self.model), error=error.message)

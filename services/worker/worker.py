@@ -55,9 +55,8 @@ class Worker:
         """Serves until stopped, then drains. An exception group holds LookupError where no model can be served."""
         async with AsyncExitStack() as stack:
             calls = await stack.enter_async_context(connect(self._settings.redis_url))
-            waits = await stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
             self._queue = JobQueue(calls, self._settings.limits())
-            self._registry, self._bell = Registry(calls), Bell(waits)
+            self._registry, self._stack = Registry(calls), stack
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(task) for task in self._background()]
                 running.append(tasks.create_task(self._load(tasks, running)))
@@ -86,7 +85,8 @@ class Worker:
                 self._report_broken(str(model.folder), f"{type(error).__name__}: {error}")
                 continue
             entry = _entry(model, engine)
-            host = ModelHost(self._queue, self._bell, self._device, entry.model, engine, self._settings.worker_id)
+            waits = await self._stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
+            host = ModelHost(self._queue, Bell(waits), self._device, entry.model, engine, self._settings.worker_id)
             self._hosts.append(host)
             self._entries.append(entry)
             running.append(tasks.create_task(host.run()))

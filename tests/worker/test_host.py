@@ -38,7 +38,7 @@ class Bench:
     """A queue, and hosts that serve it."""
 
     def __init__(self, url: str) -> None:
-        self.calls, self.waits = connect(url), connect(url, timeout_s=None)
+        self.url, self.calls = url, connect(url)
         self.queue = JobQueue(self.calls, LIMITS)
         self._submitted = 0
 
@@ -69,14 +69,15 @@ class Bench:
 
     @asynccontextmanager
     async def host(self, engine: CountingEngine, worker: str = "w1") -> AsyncIterator[ModelHost]:
-        host = ModelHost(self.queue, Bell(self.waits), Device(), MODEL, engine, worker)
-        task = asyncio.create_task(host.run())
-        try:
-            yield host
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError, BaseExceptionGroup):
-                await task
+        async with connect(self.url, timeout_s=None) as waits:
+            host = ModelHost(self.queue, Bell(waits), Device(), MODEL, engine, worker)
+            task = asyncio.create_task(host.run())
+            try:
+                yield host
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError, BaseExceptionGroup):
+                    await task
 
 
 @pytest.fixture
@@ -84,7 +85,6 @@ async def bench(redis_url: str) -> AsyncIterator[Bench]:
     bench = Bench(redis_url)
     yield bench
     await bench.calls.aclose()
-    await bench.waits.aclose()
 
 
 def of(host: ModelHost, ref: JobRef) -> Held | None:
@@ -216,9 +216,10 @@ async def test_an_engine_that_fails_ends_the_host(bench: Bench) -> None:
     engine = CountingEngine()
     engine.broken = True
     await bench.submit(5)
-    host = ModelHost(bench.queue, Bell(bench.waits), Device(), MODEL, engine, "w1")
-    with pytest.raises(BaseExceptionGroup) as caught:
-        await host.run()
+    async with connect(bench.url, timeout_s=None) as waits:
+        host = ModelHost(bench.queue, Bell(waits), Device(), MODEL, engine, "w1")
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await host.run()
     assert caught.group_contains(RuntimeError, match="the device is gone")
 
 

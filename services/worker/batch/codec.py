@@ -9,23 +9,8 @@ from google.protobuf.message import DecodeError
 from millrace.engine import Failure
 from millrace.errors import Code
 from millrace.oip.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
-from millrace.tensors import BYTES, pack_bytes, unpack_bytes
+from millrace.tensors import BYTES, CONTENTS, pack_bytes, unpack_bytes
 from services.worker.batch.graph import Array, Feed, Port, Ports
-
-CONTENTS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    BYTES: "bytes_contents",
-}
 
 
 class Rejected(Exception):
