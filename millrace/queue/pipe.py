@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
+import hiredis
 from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
@@ -31,8 +32,10 @@ class PipedRedis(Redis):
         if self._pipe is None:
             connection = self.connection_pool.make_connection()  # type: ignore[no-untyped-call]
             self._pipe = Pipe(connection, self.timeout_s)
-        answer = await self._pipe.ask(args)
-        parse = self.response_callbacks.get(args[0])
+        name, *rest = args
+        command = (*name.split(" "), *rest)
+        answer = await self._pipe.ask(command)
+        parse = self.response_callbacks.get(name)
         options.pop("keys", None)  # for redis-py's own client-side cache
         return answer if parse is None else parse(answer, **options)
 
@@ -47,7 +50,7 @@ class Pipe:
 
     def __init__(self, connection: Connection, timeout_s: float | None) -> None:
         self._connection, self._timeout_s = connection, timeout_s
-        self._outbox: list[tuple[list[bytes], asyncio.Future[Any]]] = []
+        self._outbox: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._news = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
@@ -56,7 +59,7 @@ class Pipe:
         """The command's answer; an error reply is raised. Cancelling it leaves the others undisturbed."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
-        self._outbox.append((self._connection.pack_command(*command), answer))
+        self._outbox.append((hiredis.pack_command(command), answer))
         self._news.set()
         if self._serving is None or self._serving.done():
             self._serving = loop.create_task(self._serve())
@@ -96,9 +99,7 @@ class Pipe:
             batch, self._outbox = self._outbox, []
             now = asyncio.get_running_loop().time()
             self._waiting.extend((now, answer) for _, answer in batch)
-            await self._connection.send_packed_command(
-                [part for packed, _ in batch for part in packed], check_health=False
-            )
+            await self._connection.send_packed_command([packed for packed, _ in batch], check_health=False)
 
     async def _receive(self) -> None:
         while True:

@@ -69,7 +69,7 @@ class JobQueue:
             ref, claimed, fresh = await self._claim(submission)
             if not fresh and await self.inspect(ref) is not None:
                 return ref
-            placed = replace(submission, ref=ref)
+            placed = submission if ref == submission.ref else replace(submission, ref=ref)
             outcome, *detail = await self._place(placed, claimed + CLAIM_MS)
             if outcome == b"queued" or (outcome == b"exists" and detail[0].decode() == submission.fingerprint):
                 return ref

@@ -1,11 +1,8 @@
 """From a valid request to a job in the queue: submitted, or found there under its name."""
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound, Unavailable
+from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound
 from millrace.queue import JobQueue, JobRecord, JobRef, ModelEntry, Result, Submission
 from millrace.queue import history as running
 from services.frontend.metrics import Metrics
@@ -13,8 +10,6 @@ from services.frontend.models import Models
 from services.frontend.parse import Asked, Position
 from services.frontend.readiness import Readiness
 
-T = TypeVar("T")
-ADMIT_S = 5.0
 SEALS = 64
 """More entries than a log can hold between two results."""
 
@@ -66,8 +61,7 @@ class Admission:
         watcher: str = "",
         wanted_to_deadline: bool = False,
     ) -> JobRef:
-        """Checks the request against its model and queues the job, or finds it. Once begun, the queueing is carried
-        through even where the call is cancelled."""
+        """Checks the request against its model and queues the job, or finds it."""
         if target.entry is None:
             return target.ref
         valid = request.against(target.entry)
@@ -84,7 +78,7 @@ class Admission:
             retained=retained,
             watcher=watcher,
         )
-        ref = await _carry_through(self._queue.submit(submission))
+        ref = await self._queue.submit(submission)
         self._metrics.submitted.inc()
         return ref
 
@@ -124,21 +118,3 @@ class Admission:
 
 def job_unknown(job_id: str) -> NotFound:
     return NotFound(f"there is no job {job_id}", reason="JOB_UNKNOWN")
-
-
-async def _carry_through(work: Coroutine[Any, Any, T]) -> T:
-    """Does the work to its end, even where the caller is cancelled meanwhile; the cancellation goes on behind it."""
-    task = asyncio.create_task(_in_time(work))
-    try:
-        return await asyncio.shield(task)
-    except TimeoutError:
-        raise Unavailable("the queue does not answer in time", reason="QUEUE_AWAY") from None
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        task.cancelled() or task.exception()
-        raise
-
-
-async def _in_time(work: Coroutine[Any, Any, T]) -> T:
-    async with asyncio.timeout(ADMIT_S):
-        return await work

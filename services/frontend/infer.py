@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -58,10 +59,8 @@ class AskedInfer(Asked):
 def parse_infer(raw: bytes, bounds: Bounds) -> AskedInfer:
     """Raises InvalidRequest with every violation. The bytes go to the worker as they are."""
     request = decode(ModelInferRequest, raw, bounds.max_tensor_bytes, "raw_input_contents")
-    options = JobOptions()
-    raise_any(_check_model(request), _read_options(request.parameters, options))
-    raise_any(check_job(options, bounds, attachable=False))
-    return make_infer(request, raw, make_options(options, bounds))
+    raise_any(_check_model(request))
+    return make_infer(request, raw, _options(request, bounds) if request.parameters else _no_options(bounds))
 
 
 def make_infer(request: ModelInferRequest, payload: bytes, options: ValidOptions) -> AskedInfer:
@@ -74,6 +73,18 @@ def make_infer(request: ModelInferRequest, payload: bytes, options: ValidOptions
         options=options,
         message=request,
     )
+
+
+def _options(request: ModelInferRequest, bounds: Bounds) -> ValidOptions:
+    options = JobOptions()
+    raise_any(_read_options(request.parameters, options))
+    raise_any(check_job(options, bounds, attachable=False))
+    return make_options(options, bounds)
+
+
+@cache
+def _no_options(bounds: Bounds) -> ValidOptions:
+    return make_options(JobOptions(), bounds)
 
 
 def check_submitted(request: ModelInferRequest) -> Violations:

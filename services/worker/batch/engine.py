@@ -36,9 +36,8 @@ class BatchEngine:
         """Raises ValueError where the graph cannot be served, and ONNX Runtime's errors."""
         self.config = config.read(context, os.cpu_count() or 1)
         self._model, self._version = context.folder.parent.name, context.folder.name
-        sessions = [self._open() for _ in range(self.config.sessions)]
-        self._idle = deque(sessions)
-        self.ports = graph.read(sessions[0])
+        self._idle = deque(self._sessions())
+        self.ports = graph.read(self._idle[0])
         if not self.ports.batched and self.config.max_rows > 1:
             log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
         self._news = threading.Condition()
@@ -107,6 +106,13 @@ class BatchEngine:
             for item in batch.items:
                 self._release(item)
         return outputs
+
+    def _sessions(self) -> list[ort.InferenceSession]:
+        """One for each lane. On a CPU it is the same one: its runs then share the weights, and the caches that hold
+        them."""
+        if self.config.device == "cpu":
+            return [self._open()] * self.config.sessions
+        return [self._open() for _ in range(self.config.sessions)]
 
     def _open(self) -> ort.InferenceSession:
         path = self.config.graph
