@@ -12,6 +12,8 @@ from typing import TypeVar
 T = TypeVar("T")
 EXECUTION_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MOST_LANES = 32
+TURN_S = 0.02
+"""How long a model keeps a lane, in whole steps, while another waits for it."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
@@ -21,6 +23,27 @@ def device_name(device: str) -> str:
         return "CPU"
     described = (line for file in NVIDIA_DRIVER.glob("*/information") for line in file.read_text().splitlines())
     return next((line.partition(":")[2].strip() for line in described if line.startswith("Model:")), "CUDA")
+
+
+class Turn:
+    """A lane of the device, in the hands of one model."""
+
+    def __init__(self, device: "Device", name: str) -> None:
+        self._device, self._name = device, name
+        self._since = time.monotonic()
+
+    def goes_on(self) -> bool:
+        """Whether the model may step again without going back in line; asked on the device's thread."""
+        if time.monotonic() - self._since < TURN_S:
+            return True
+        self.settle()
+        return not self._device.is_awaited(self._name)
+
+    def settle(self) -> None:
+        """Charges the model with the time since it was last charged."""
+        now = time.monotonic()
+        self._device.charge(self._name, now - self._since)
+        self._since = now
 
 
 class Device:
@@ -55,20 +78,31 @@ class Device:
         return time.monotonic() - min(self._calls_began.values()) if self._calls_began else 0.0
 
     @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        """A lane of the device, for one turn of one model.
+    async def turn(self, name: str) -> AsyncIterator[Turn]:
+        """A lane of the device, for as long as the turn goes on.
 
         Start-time fair queueing: a model's tag is the time it has used, but at least the tag of the turn that began
         last, so that one that comes new or back claims nothing for the past.
         """
         self._used[name] = max(self._used.get(name, 0.0), self._clock)
         await self._wait(name)
-        self._clock, began = max(self._clock, self._used[name]), time.monotonic()
+        self._clock = max(self._clock, self._used[name])
+        turn = Turn(self, name)
         try:
-            yield
+            yield turn
         finally:
-            self._used[name] += time.monotonic() - began
+            turn.settle()
             self._release()
+
+    def is_awaited(self, name: str) -> bool:
+        """Whether another model waits for a lane."""
+        return len(self._waiting) > (name in self._waiting)
+
+    def charge(self, name: str, seconds: float) -> None:
+        """Nobody who comes later has a claim on time that nobody else wanted."""
+        self._used[name] += seconds
+        if not self.is_awaited(name):
+            self._clock = max(self._clock, self._used[name])
 
     async def _wait(self, name: str) -> None:
         if self._turns < self._lanes and not self._waiting:

@@ -16,7 +16,7 @@ from millrace.engine import Engine, Output, Work
 from millrace.errors import Code, Unavailable
 from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Result, Taken, Verdict
 from millrace.queue.bell import Bell
-from services.worker.device import Device
+from services.worker.device import Device, Turn
 from services.worker.emitter import Emitter
 from services.worker.results import Held
 
@@ -27,8 +27,6 @@ RETRY_S = 0.1
 LOG_PAGE = 256
 DECODED_HERE_BYTES = 64 << 10
 """What the event loop itself may hand to the engine; more of it would hold up leases and results."""
-TURN_S = 0.02
-"""How long one model keeps the device, in whole steps."""
 log = structlog.get_logger()
 
 
@@ -195,15 +193,14 @@ class ModelHost:
             busy = True
             while busy:
                 await self.emitter.room()
-                async with self._device.turn(str(self.model)):
-                    busy = await self._device.run(partial(self._turn, asyncio.get_running_loop()))
+                async with self._device.turn(str(self.model)) as turn:
+                    busy = await self._device.run(partial(self._turn, turn, asyncio.get_running_loop()))
 
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _turn(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> bool:
         """On a device thread: step after step; false where there is nothing more to run."""
-        until = time.monotonic() + TURN_S
         while (outputs := self._engine.step()) is not None:
             loop.call_soon_threadsafe(self._receive, outputs)
-            if not self.emitter.has_room or time.monotonic() > until:
+            if not (self.emitter.has_room and turn.goes_on()):
                 return True
         return False
 
