@@ -27,7 +27,7 @@ FAULTS = [
     ),
     Fault("emit leaves gaps", "emit", "offset ~= number(h, 'last') + 1", "offset < number(h, 'last') + 1"),
     Fault("emit does not renew the lease", "emit", "redis.call('ZADD', base .. 'running', now + lease_ms, job)"),
-    Fault("a result does not clear the strikes", "emit", ", 'strikes', 0)", ")"),
+    Fault("a result does not clear the strikes", "emit", "put(job, h, 'strikes', 0)"),
     Fault("emit writes for nobody", "emit", "if end_if_useless(job, h) then return 'unwanted' end"),
     Fault("a result is not told", "emit", "post(h, {job, offset, history, #body <= mailbox_bytes and body, false})"),
     Fault("take leaves the job in its line", "take", "dequeue(job, h)\n"),
@@ -75,7 +75,7 @@ FAULTS = [
     Fault(
         "a lapsed lease keeps its token",
         "prelude",
-        "redis.call('HSET', key('job', job), 'token', '', 'holder', '')",
+        "put(job, h, 'token', '')\n  put(job, h, 'holder', '')",
     ),
     Fault("no deadline holds", "prelude", "if now >= number(h, 'deadline') then", "if false then"),
     Fault("a watched job is watched for ever", "watch", "now + tonumber(ARGV[2])", "now + 1e9"),
@@ -95,8 +95,8 @@ FAULTS = [
     Fault("an ended job's payload stays", "prelude", "redis.call('DEL', key('payload', job .. ':' .. h.fingerprint))"),
     Fault("an ended job's bytes still count", "prelude", "count('bytes', -number(h, 'bytes'))"),
     Fault("a job that leaves the line still counts", "prelude", "count_waiting(h, -1)"),
-    Fault("one job too many waits", "submit", "held('jobs') >= tonumber", "held('jobs') > tonumber"),
-    Fault("a tenant has no bound", "submit", "held('jobs:' .. tenant) >=", "0 >="),
+    Fault("one job too many waits", "submit", "held[1] >= tonumber", "held[1] > tonumber"),
+    Fault("a tenant has no bound", "submit", "held[3] >=", "0 >="),
     Fault(
         "a job is accepted without a lifetime",
         "submit",

@@ -28,13 +28,14 @@ local function emit(at)
   if end_if_useless(job, h) then return 'unwanted' end
   if offset ~= 0 then
     redis.call('XADD', key('results', job), offset .. '-0', 'token', token, 'history', history, 'body', body)
-    redis.call('HSET', key('job', job), 'last', offset, 'history', history, 'strikes', 0)
-    h.last, h.history, h.strikes = tostring(offset), history, '0'
+    put(job, h, 'last', offset)
+    put(job, h, 'history', history)
+    put(job, h, 'strikes', 0)
     post(h, {job, offset, history, #body <= mailbox_bytes and body, false})
   end
   done = done + spend(job, h, tonumber(ARGV[at + 9]))
   if ARGV[at + 5] == '1' then
-    redis.call('HSET', key('job', job), 'ender', token)
+    put(job, h, 'ender', token)
     finish(job, h, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 10])
   else
     redis.call('ZADD', base .. 'running', now + lease_ms, job)

@@ -24,15 +24,35 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function key(kind, name) return base .. kind .. ':' .. name end
 
+local function number(h, field) return tonumber(h[field] or 0) end
+
+-- A call of a command costs more here than the command: what a script changes in hashes is gathered, and written once.
+local counts, dirty, clocks, advanced, mean_cost = {}, {}, {}, {}, nil
+
+local function put(job, h, field, value)
+  local fields = dirty[job]
+  if not fields then
+    fields = {}
+    dirty[job] = fields
+  end
+  local at = #fields
+  fields[at + 1], fields[at + 2] = field, value
+  h[field] = tostring(value)
+end
+
+local function write(job)
+  if dirty[job] then redis.call('HSET', key('job', job), unpack(dirty[job])) end
+  dirty[job] = nil
+end
+
 local function fetch(job)
+  write(job)
   local flat = redis.call('HGETALL', key('job', job))
   if #flat == 0 then return nil end
   local h = {}
   for i = 1, #flat, 2 do h[flat[i]] = flat[i + 1] end
   return h
 end
-
-local function number(h, field) return tonumber(h[field] or 0) end
 
 -- Whether the server was away, so that nobody could renew: the next reap is overdue, or the clock ran backwards.
 local function was_away()
@@ -71,21 +91,36 @@ local function post(h, entry)
   end
 end
 
+local function ring()
+  local rung = redis.call('LPUSH', base .. 'bell', 1)
+  if rung == 1 then redis.call('PEXPIRE', base .. 'bell', 60000) end
+  if rung > 64 then redis.call('LTRIM', base .. 'bell', 0, 63) end
+end
+
+local function count(field, amount) counts[field] = (counts[field] or 0) + amount end
+
+-- Writes what was gathered.
+local function flush()
+  local load = base .. 'load'
+  for job in pairs(dirty) do write(job) end
+  for field, amount in pairs(counts) do
+    if amount ~= 0 and redis.call('HINCRBY', load, field, amount) == 0 then redis.call('HDEL', load, field) end
+  end
+  for class in pairs(advanced) do
+    redis.call('HSET', load, 'clock:' .. class, string.format('%.6f', clocks[class]))
+    redis.call('ZREMRANGEBYSCORE', key('rest', class), '-inf', clocks[class])
+  end
+  if mean_cost then redis.call('HSET', load, 'mean_cost', string.format('%.3f', mean_cost)) end
+  if next(counts) then redis.call('PEXPIRE', load, IDLE_MS) end
+  counts, advanced, mean_cost = {}, {}, nil
+end
+
+-- The end of every script that changes jobs: writes, and tells the frontends.
 local function deliver()
+  flush()
   for frontend, entries in pairs(posts) do
     redis.call('PUBLISH', 'mr:mailbox:' .. frontend, cmsgpack.pack(entries))
   end
-end
-
-local function ring()
-  redis.call('LPUSH', base .. 'bell', 1)
-  redis.call('LTRIM', base .. 'bell', 0, 63)
-  redis.call('PEXPIRE', base .. 'bell', 60000)
-end
-
-local function count(field, amount)
-  if redis.call('HINCRBY', base .. 'load', field, amount) == 0 then redis.call('HDEL', base .. 'load', field) end
-  redis.call('PEXPIRE', base .. 'load', IDLE_MS)
 end
 
 local function count_waiting(h, sign)
@@ -97,7 +132,14 @@ end
 
 -- Start-time fair queueing between tenants (Goyal, Vin, Cheng 1996): a tenant's virtual time is its served cost divided
 -- by its weight; the smallest goes first; one that comes back starts at the clock, the time of the tenant served last.
-local function clock(class) return tonumber(redis.call('HGET', base .. 'load', 'clock:' .. class) or 0) end
+local function clock(class)
+  clocks[class] = clocks[class] or tonumber(redis.call('HGET', base .. 'load', 'clock:' .. class) or 0)
+  return clocks[class]
+end
+
+local function advance(class, tag)
+  if tag > clock(class) then clocks[class], advanced[class] = tag, true end
+end
 
 local function keep_rest(h, tag)
   local rest = key('rest', h.class)
@@ -125,8 +167,7 @@ end
 local function settle(job, h)
   local spent = number(h, 'spent')
   charge(h, spent - number(h, 'charged'))
-  h.charged = tostring(spent)
-  redis.call('HSET', key('job', job), 'charged', h.charged)
+  put(job, h, 'charged', spent)
 end
 
 local function enqueue(job, h)
@@ -141,8 +182,7 @@ local function enqueue(job, h)
       redis.call('ZREM', rest, h.tenant)
     end
   end
-  h.state = 'waiting'
-  redis.call('HSET', key('job', job), 'state', 'waiting')
+  if h.state ~= 'waiting' then put(job, h, 'state', 'waiting') end
   count_waiting(h, 1)
 end
 
@@ -172,8 +212,8 @@ end
 
 local function leave_running(job, h)
   redis.call('ZREM', base .. 'running', job)
-  redis.call('HSET', key('job', job), 'token', '', 'holder', '')
-  h.token, h.holder = '', ''
+  put(job, h, 'token', '')
+  put(job, h, 'holder', '')
   settle(job, h)
 end
 
@@ -191,8 +231,7 @@ end
 local function spend(job, h, cost)
   local fresh = cost - number(h, 'spent')
   if fresh <= 0 then return 0 end
-  h.spent = tostring(cost)
-  redis.call('HSET', key('job', job), 'spent', cost)
+  put(job, h, 'spent', cost)
   return fresh
 end
 
@@ -204,16 +243,20 @@ local function finish(job, h, code, reason, message, field)
   redis.call('ZREM', base .. 'due', job)
   redis.call('DEL', key('payload', job .. ':' .. h.fingerprint))
   count('bytes', -number(h, 'bytes'))
-  h.state = 'ended'
-  redis.call('HSET', key('job', job), 'state', 'ended', 'ended', now, 'watchers', '',
-    'code', code, 'reason', reason, 'message', message, 'field', field)
   redis.call('PEXPIRE', key('job', job), h.retain)
   redis.call('PEXPIRE', stream, h.retain)
   if tonumber(code) == 0 then
-    local mean = tonumber(redis.call('HGET', base .. 'load', 'mean_cost') or h.spent)
-    redis.call('HSET', base .. 'load', 'mean_cost', string.format('%.3f', mean + (number(h, 'spent') - mean) / 20))
+    mean_cost = mean_cost or tonumber(redis.call('HGET', base .. 'load', 'mean_cost') or h.spent)
+    mean_cost = mean_cost + (number(h, 'spent') - mean_cost) / 20
   end
   post(h, {job, tonumber(h.last), h.history, false, {tonumber(code), reason, message, field}})
+  put(job, h, 'state', 'ended')
+  put(job, h, 'ended', now)
+  put(job, h, 'watchers', '')
+  put(job, h, 'code', code)
+  put(job, h, 'reason', reason)
+  put(job, h, 'message', message)
+  put(job, h, 'field', field)
 end
 
 local function abandon(job, h) finish(job, h, 1, 'ABANDONED', 'nobody wanted the job any more', '') end

@@ -28,8 +28,7 @@ if redis.call('EXISTS', base .. 'due') == 1 then redis.call('PEXPIRE', base .. '
 
 local function lapse(job, h)
   leave_running(job, h)
-  if h.last == h.base then h.strikes = tostring(number(h, 'strikes') + 1) end
-  redis.call('HSET', key('job', job), 'strikes', h.strikes)
+  if h.last == h.base then put(job, h, 'strikes', number(h, 'strikes') + 1) end
   if number(h, 'strikes') >= MAX_STRIKES then
     finish(job, h, 13, 'POISON_JOB', 'the job lost its worker ' .. MAX_STRIKES .. ' times without a result', '')
   else

@@ -20,12 +20,15 @@ if known then
 end
 if now > tonumber(ARGV[14]) then return {'late'} end
 
-local function held(field) return tonumber(redis.call('HGET', base .. 'load', field) or 0) end
+local held = {}
+for at, value in ipairs(redis.call('HMGET', base .. 'load', 'jobs', 'cost', 'jobs:' .. tenant, 'bytes')) do
+  held[at] = tonumber(value or 0)
+end
 local function full_bound()
-  if held('jobs') >= tonumber(ARGV[15]) then return 'jobs' end
-  if held('cost') + cost > tonumber(ARGV[16]) then return 'cost' end
-  if held('jobs:' .. tenant) >= tonumber(ARGV[17]) then return 'tenant' end
-  if held('bytes') + bytes > tonumber(ARGV[18]) then return 'bytes' end
+  if held[1] >= tonumber(ARGV[15]) then return 'jobs' end
+  if held[2] + cost > tonumber(ARGV[16]) then return 'cost' end
+  if held[3] >= tonumber(ARGV[17]) then return 'tenant' end
+  if held[4] + bytes > tonumber(ARGV[18]) then return 'bytes' end
 end
 local bound = full_bound()
 if bound then
@@ -68,4 +71,5 @@ count('bytes', bytes)
 enqueue(job, h)
 redis.call('ZADD', base .. 'due', math.min(deadline, wanted_until(h)), job)
 ring()
+flush()
 return {'queued'}

@@ -23,9 +23,16 @@ local function lease(job, h)
   local first = h.taken or tostring(now)
   local token = nonce .. '.' .. (#leases + 1)
   local epoch, attempts = number(h, 'epoch') + 1, number(h, 'attempts') + 1
-  redis.call('HSET', key('job', job), 'state', 'running', 'token', token, 'holder', worker, 'epoch', epoch,
-    'attempts', attempts, 'base', h.last, 'taken', first, 'charged', math.max(number(h, 'cost'), number(h, 'spent')))
-  charge(h, math.max(number(h, 'cost'), number(h, 'spent')) - number(h, 'charged'))
+  local price = math.max(number(h, 'cost'), number(h, 'spent'))
+  charge(h, price - number(h, 'charged'))
+  put(job, h, 'state', 'running')
+  put(job, h, 'token', token)
+  put(job, h, 'holder', worker)
+  put(job, h, 'epoch', epoch)
+  put(job, h, 'attempts', attempts)
+  put(job, h, 'base', h.last)
+  put(job, h, 'taken', first)
+  put(job, h, 'charged', price)
   redis.call('XADD', key('results', job), h.last .. '-' .. epoch, 'epoch', epoch, 'holder', worker)
   redis.call('PEXPIRE', key('results', job), math.max(number(h, 'deadline') - now, 0) + number(h, 'retain') + ORPHAN_MS)
   redis.call('ZADD', base .. 'running', now + lease_ms, job)
@@ -79,8 +86,7 @@ local function take_class(class)
     if h and number(h, 'cost') > largest then
       skipped = skipped + 1
     elseif h then
-      redis.call('HSET', base .. 'load', 'clock:' .. class, string.format('%.6f', math.max(tag, clock(class))))
-      redis.call('ZREMRANGEBYSCORE', key('rest', class), '-inf', clock(class))
+      advance(class, tonumber(tag))
       lease(head, h)
     end
   end
@@ -95,6 +101,7 @@ if room > 0 then
   hold = hold and #leases == 0
 end
 
+flush()
 local waiting = tonumber(redis.call('HGET', base .. 'load', 'jobs') or 0)
 if #leases > 0 and waiting > 0 then ring() end
 deliver()

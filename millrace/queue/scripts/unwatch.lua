@@ -15,8 +15,7 @@ for at = 2, #ARGV do
     for name, until_ms in string.gmatch(h.watchers, '([^ =]+)=(%d+)') do
       if name ~= ARGV[1] then table.insert(others, name .. '=' .. until_ms .. ' ') end
     end
-    h.watchers = table.concat(others)
-    redis.call('HSET', key('job', job), 'watchers', h.watchers)
+    put(job, h, 'watchers', table.concat(others))
     if is_wanted(h) then
       redis.call('ZADD', base .. 'due', 'LT', wanted_until(h), job)
     else

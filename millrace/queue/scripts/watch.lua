@@ -20,9 +20,10 @@ for at = 3, #ARGV do
       local counts = excused or tonumber(until_ms) > now
       if counts and name ~= ARGV[1] then table.insert(others, name .. '=' .. until_ms .. ' ') end
     end
-    h.watchers = table.concat(others) .. ARGV[1] .. '=' .. expiry .. ' '
-    if number(h, 'window') > 0 then h.keep_until = math.max(number(h, 'keep_until'), expiry + number(h, 'window')) end
-    redis.call('HSET', key('job', job), 'watchers', h.watchers, 'keep_until', h.keep_until)
+    put(job, h, 'watchers', table.concat(others) .. ARGV[1] .. '=' .. expiry .. ' ')
+    if number(h, 'window') > 0 then
+      put(job, h, 'keep_until', math.max(number(h, 'keep_until'), expiry + number(h, 'window')))
+    end
     redis.call('ZADD', base .. 'due', 'LT', wanted_until(h), job)
   end
   table.insert(answers, h and {h.state, number(h, 'last')} or {'', 0})
