@@ -26,19 +26,19 @@ __all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "ca
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
-    """A client for `url` (redis:// or rediss://). `timeout_s` None is for who blocks: a subscription, or one read after
+    """A client for `url` (redis://, rediss:// or unix://). `timeout_s` None is for who blocks: a subscription, or one read after
     the other."""
     client = PipedRedis.from_url(
         url,
         protocol=2,
         socket_timeout=None,
         socket_connect_timeout=CONNECT_S,
-        socket_keepalive=True,
         health_check_interval=0,
         retry=Retry(NoBackoff(), 0),
         retry_on_error=[],
         max_connections=max_connections,
         driver_info=None,
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
     )
     assert isinstance(client, PipedRedis)
     client.timeout_s = timeout_s

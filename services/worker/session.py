@@ -24,11 +24,12 @@ def open_session(
     """A session over a serialised model. `weights`: the folder of its external data. With `strict`, a node that the
     device has no kernel for is an error rather than a silent detour over the CPU.
 
-    Worker threads do not spin between runs: model and sampler have a pool each, and would take cores from each other.
+    Worker threads spin within a run, where the next node is a moment away, and not between runs, where they would take
+    cores from the sessions and processes beside them.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if weights is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
     if device == "cuda" and strict:
