@@ -43,8 +43,12 @@ format: $(ENVIRONMENT) ## mend style
 proto: $(ENVIRONMENT) ## make the stubs from protos/
 	$(BIN)/python -m scripts.proto
 
-bench: $(ENVIRONMENT) ## measure, as ratios against the bare engine
-	$(BIN)/python -m bench
+.venv/.bench: $(ENVIRONMENT) bench/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r bench/requirements.lock
+	touch $@
+
+bench: .venv/.bench ## measure everything against the bare runtime, about 14 minutes (ARGS='--quick': 3)
+	$(BIN)/python -m bench $(ARGS)
 
 lock: ## resolve the pinned versions anew
 	$(PYTHON) -m pip install --quiet --target build/uv uv

@@ -1,1 +1,1 @@
-"""What Millrace costs beside the bare engine (`make bench`)."""
+"""What Millrace costs beside the bare runtime (`make bench`)."""

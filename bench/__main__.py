@@ -1,108 +1,93 @@
-"""Measures generation through the whole service against the bare engine, on the same model, threads and requests.
+"""Measures Millrace against ONNX Runtime alone, on the same models and the same cores, in one run.
 
-    python -m bench                    all of it, about two minutes
-    python -m bench --streams 8 --rounds 1
+    python -m bench                                all parts, about 14 minutes
+    python -m bench --quick                        the same, shorter and rougher: about 3 minutes
+    python -m bench tensors latency                two parts
+    python -m bench relay --rounds 1 --json r.json one part, once, and all that it measured
 
-Bare is `GenerationEngine` alone in a process: no queue, no RPC. The service is one frontend, one worker and an embedded
-Valkey, called by one client process over gRPC; all of it shares the machine. Every round measures both, one after the
-other, and the ratio is taken within the round.
+What counts is the ratio: each round measures the bare runtime and the service one after the other, and the ratio is
+taken within the round. Everything shares the same cores: the client, one frontend, one worker, Valkey.
 """
 
 import argparse
 import asyncio
-import json
-import os
-import platform
-import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from bench.bare import run_bare
-from bench.service import run_service
+from bench import machine, plot, settings
+from bench.parts import PARTS
+from bench.report import Report, show
+from bench.run import Run
 
-THREADS = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """One measurement of both, in tokens per second; times to the first token in milliseconds."""
-
-    streams: int
-    bare: float
-    service: float
-    first_token_p50_ms: float
-    first_token_p99_ms: float
-
-    @property
-    def ratio(self) -> float:
-        return self.service / self.bare
-
-
-async def measure(models: Path, model: str, streams: Sequence[int], rounds: int, max_tokens: int) -> list[Round]:
-    measured = []
-    for count in streams:
-        for _ in range(rounds):
-            bare = await asyncio.to_thread(run_bare, models, model, count, max_tokens, THREADS)
-            rate, firsts = await run_service(models, model, count, max_tokens, THREADS)
-            percentiles = statistics.quantiles(firsts * 2, n=100)
-            measured.append(
-                Round(
-                    streams=count,
-                    bare=bare,
-                    service=rate,
-                    first_token_p50_ms=1000 * percentiles[49],
-                    first_token_p99_ms=1000 * percentiles[98],
-                )
-            )
-    return measured
-
-
-def show(rounds: Sequence[Round], console: Console) -> None:
-    table = Table("streams", "bare engine tok/s", "service tok/s", "ratio", "first token p50", "p99")
-    for streams in sorted({entry.streams for entry in rounds}):
-        same = [entry for entry in rounds if entry.streams == streams]
-        table.add_row(
-            str(streams),
-            *(f"{statistics.median(getattr(entry, name) for entry in same):.0f}" for name in ("bare", "service")),
-            f"{statistics.median(entry.ratio for entry in same):.2f}",
-            f"{statistics.median(entry.first_token_p50_ms for entry in same):.0f} ms",
-            f"{statistics.median(entry.first_token_p99_ms for entry in same):.0f} ms",
-        )
-    console.print(table)
+RESULT, PICTURE = "bench.json", "load.svg"
+WIDTH = 130
+"""Of the output where it is no terminal."""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    options = _parse()
+    cores = machine.use_cores(options.cores)
+    chosen = settings.quick(cores=cores) if options.quick else settings.Settings(cores=cores)
+    if options.rounds:
+        chosen = replace(chosen, rounds=options.rounds)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    began, watch = time.monotonic(), machine.Watch()
+    with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
+        run = Run(settings=chosen, folder=Path(folder), console=console)
+        parts = [asyncio.run(PARTS[name](run)) for name in PARTS if name in options.parts]
+    report = Report(
+        settings=asdict(chosen),
+        versions=machine.versions(),
+        hardware=machine.hardware(),
+        seconds=time.monotonic() - began,
+        others_cores=watch.others(),
+        parts=tuple(parts),
     )
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--model", default="pycode")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--rounds", type=int, default=3, help="the table shows medians")
-    parser.add_argument("--max-tokens", type=int, default=256)
-    parser.add_argument("--json", type=Path, help="write every round there")
-    options = parser.parse_args()
-    console = Console()
-    console.print(
-        f"{options.model}, {options.max_tokens} tokens a stream, {THREADS} thread for the model, {_machine()}"
-    )
-    rounds = asyncio.run(measure(options.models, options.model, options.streams, options.rounds, options.max_tokens))
-    show(rounds, console)
-    if options.json:
-        options.json.write_text(json.dumps([{n: getattr(r, n) for n in Round.__slots__} for r in rounds], indent=1))
+    show(report, console)
+    _write(report, options, console)
     return 0
 
 
-def _machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-    return f"{os.cpu_count()} cores of {name}, Python {platform.python_version()}"
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all where none is named")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--rounds", type=int, help="how often bare and service take turns (3; quick: 1)")
+    parser.add_argument("--cores", type=int, default=2, help="that everything shares (2)")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"), help="the folder of results (build/bench)")
+    parser.add_argument("--json", type=Path, help=f"where all that was measured goes (OUT/{RESULT})")
+    parser.add_argument(
+        "--plot", type=Path, help=f"where the picture of the open loop goes, .svg or .png (OUT/{PICTURE})"
+    )
+    options = parser.parse_args()
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]}: {', '.join(PARTS)}")
+    options.parts = options.parts or list(PARTS)
+    return options
+
+
+def _write(report: Report, options: argparse.Namespace, console: Console) -> None:
+    target = options.json or options.out / RESULT
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(report.to_json())
+    console.print(f"all that was measured: {target}")
+    points = next((part.data["open_loop"] for part in report.parts if "open_loop" in part.data), None)
+    if points is None:
+        return
+    picture = options.plot or options.out / PICTURE
+    try:
+        plot.draw(points, picture)
+    except ModuleNotFoundError as missing:
+        console.print(f"no picture: {missing.name} is not installed; `make bench` installs it")
+    else:
+        console.print(f"the open loop's picture: {picture}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ emitter writes what the steps add.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
@@ -40,7 +41,10 @@ class ModelHost:
         self._queue, self._bell, self._device, self._engine, self._worker_id = queue, bell, device, engine, worker_id
         self.emitter = Emitter(queue, model, worker_id, self)
         self._loading = 0
-        self._news, self._freed = asyncio.Event(), asyncio.Event()
+        self._resting: deque[asyncio.Future[None]] = deque()
+        self._news = False
+        """Whether there is any that no lane has been told of."""
+        self._freed = asyncio.Event()
         self._draining, self._took_last = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
@@ -137,6 +141,7 @@ class ModelHost:
                 self._loading -= 1
         finally:
             self._loading = 0
+        await asyncio.sleep(0)  # The lanes go first, then whatever is asked of the queue next.
 
     async def _add(self, work: Work) -> None:
         """To the engine, which decodes it; what is large is decoded on a thread of its own."""
@@ -148,7 +153,7 @@ class ModelHost:
             self._engine.abort(work.lease)
         else:
             held.started_at = time.monotonic()
-        self._news.set()
+        self._wake()
 
     async def _load(self, lease: Lease) -> Work | None:
         """The job's request and its log; None where the job has ended meanwhile, or Redis has lost a part of it."""
@@ -188,13 +193,29 @@ class ModelHost:
     async def _step(self) -> None:
         """One lane. It rests where a step found nothing to do, until there is news for the engine."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self._rest()
             busy = True
             while busy:
                 await self.emitter.room()
                 async with self._device.turn(str(self.model)) as turn:
                     busy = await self._device.run(partial(self._turn, turn, asyncio.get_running_loop()))
+
+    async def _rest(self) -> None:
+        if self._news:
+            self._news = False
+            return
+        woken = asyncio.get_running_loop().create_future()
+        self._resting.append(woken)
+        await woken
+
+    def _wake(self) -> None:
+        """Tells one lane that there is news, or the next that is about to rest."""
+        while self._resting:
+            woken = self._resting.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                return
+        self._news = True
 
     def _turn(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> bool:
         """On a device thread: step after step; false where there is nothing more to run."""
@@ -231,7 +252,7 @@ class ModelHost:
             return
         self.emitter.forget(lease)
         self._engine.abort(lease)
-        self._news.set()
+        self._wake()
         self._freed.set()
 
     def ended(self, lease: str) -> None:

@@ -1,0 +1,1 @@
+"""The models that are measured, written with numpy and onnx alone: real shapes, random weights, always the same."""
