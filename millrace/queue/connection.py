@@ -26,8 +26,8 @@ __all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "ca
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
-    """A client for `url` (redis://, rediss:// or unix://). `timeout_s` None is for who blocks: a subscription, or one read after
-    the other."""
+    """A client for `url` (redis://, rediss:// or unix://). `timeout_s` None is for who blocks: a subscription, or one
+    read after the other."""
     client = PipedRedis.from_url(
         url,
         protocol=2,
