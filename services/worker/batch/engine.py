@@ -57,9 +57,8 @@ class BatchEngine:
         return self.ports.signature(self.config.max_rows)
 
     def capacity(self) -> Capacity:
-        """What the sessions run, and one batch that forms meanwhile."""
-        rows = self.config.max_rows if self.ports.batched else 1
-        room = self.config.sessions * rows + max(rows, 2)
+        """What the sessions run, and as much that is laid out meanwhile."""
+        room = 2 * self.config.sessions * (self.config.max_rows if self.ports.batched else 2)
         if self._held_bytes >= HELD_BYTES:
             return Capacity(jobs=0)
         return Capacity(jobs=max(room - self._held_rows, 0), payload_bytes=HELD_BYTES - self._held_bytes)
@@ -79,7 +78,7 @@ class BatchEngine:
                 self._closed.append(self._forming.pop(key))
                 forming = None
             if forming is None:
-                forming = self._forming[key] = Forming(self.ports, self.config, key, time.monotonic())
+                forming = self._forming[key] = Forming(self.ports, self.config, key)
             forming.append(item)
             if forming.full:
                 self._closed.append(self._forming.pop(key))
@@ -125,7 +124,9 @@ class BatchEngine:
         rows = next(iter(decoded.feed.values())).shape[0] if self.ports.batched else 1
         if not 1 <= rows <= self.config.max_rows:
             raise codec.Rejected("inputs", f"a request has 1 to {self.config.max_rows} rows, not {rows}")
-        return Item(lease=work.lease, request=decoded, rows=rows, payload_bytes=len(work.request))
+        return Item(
+            lease=work.lease, request=decoded, rows=rows, payload_bytes=len(work.request), since=time.monotonic()
+        )
 
     def _hold(self, item: Item) -> None:
         self._held[item.lease] = item
@@ -138,21 +139,28 @@ class BatchEngine:
             self._held_bytes -= item.payload_bytes
 
     def _next(self) -> Batch | None:
-        """The batch that has waited longest; one that is not full gets its delay. The lock is held, and let go while
-        it waits."""
+        """From the batch that has waited longest. The lock is held, and let go while a batch that is not full waits for
+        its delay."""
         while self._closed or self._forming:
             oldest = min((*self._closed, *self._forming.values()), key=lambda forming: forming.since)
             left = oldest.since + self.config.delay_s - time.monotonic()
-            if oldest in self._closed:
-                self._closed.remove(oldest)
-            elif self.config.delay_s and left > 0:
+            if self.config.delay_s and left > 0 and not oldest.full:
                 self._news.wait(left)
                 continue
-            else:
+            batch = oldest.take(self._share())
+            if not oldest.rows:
                 self._forming = {key: forming for key, forming in self._forming.items() if forming is not oldest}
-            if (batch := oldest.close()) is not None:
+                self._closed = deque(forming for forming in self._closed if forming is not oldest)
+            if batch is not None:
                 return batch
         return None
+
+    def _share(self) -> int:
+        """How many rows a lane takes: what waits is shared out, so that none runs for long while another rests."""
+        if self.config.delay_s:
+            return self.config.max_rows
+        waiting = sum(forming.rows for forming in (*self._closed, *self._forming.values()))
+        return -(-waiting // self.lanes)
 
     def _run(self, session: ort.InferenceSession, batch: Batch) -> list[Output]:
         """A batch that fails is run again in halves, so that a request that makes it fail is left alone with that."""

@@ -1,7 +1,7 @@
 """Batches while they form: each request's rows are laid out where they will run, as soon as they come.
 
 Requests whose padded shapes are the same share a batch. A batch of one request is that request's own memory; the second
-makes it a buffer of `max_rows` rows, of which the run gets the first ones.
+makes it a buffer of `max_rows` rows, of which a run gets a slice.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,8 @@ class Item:
     request: Decoded
     rows: int
     payload_bytes: int
+    since: float
+    """When it came, in seconds of the monotonic clock."""
     aborted: bool = False
 
 
@@ -57,46 +59,63 @@ class Batch:
 
 
 class Forming:
-    """A batch that takes further requests of one key."""
+    """Requests of one key, row behind row, until `max_rows` have been laid out; they are run from the front."""
 
-    def __init__(self, ports: Ports, config: BatchConfig, key: Key, since: float) -> None:
-        self.since = since
-        """When its first request came."""
+    def __init__(self, ports: Ports, config: BatchConfig, key: Key) -> None:
         self._ports, self._config, self._key = ports, config, key
         self._max_rows = config.max_rows if ports.batched else 1
         self._items: list[Item] = []
         self._buffers: Feed = {}
-        self._rows = 0
+        self._start = self._end = 0
+        """Of the rows that wait."""
 
-    def has_room_for(self, item: Item) -> bool:
-        return self._rows + item.rows <= self._max_rows and (self._ports.batched or not self._items)
+    @property
+    def since(self) -> float:
+        """When the first of those that wait came."""
+        return self._items[0].since
+
+    @property
+    def rows(self) -> int:
+        """How many wait."""
+        return self._end - self._start
 
     @property
     def full(self) -> bool:
-        return self._rows >= self._max_rows
+        return self._end >= self._max_rows
+
+    def has_room_for(self, item: Item) -> bool:
+        return self._end + item.rows <= self._max_rows and (self._ports.batched or not self._items)
 
     def append(self, item: Item) -> None:
         if self._items and not self._buffers:
             self._lay_out(self._items[0], 0)
-        if self._items or not self._fits_as_it_is(item):
-            self._lay_out(item, self._rows)
+        if self._end or not self._fits_as_it_is(item):
+            self._lay_out(item, self._end)
         self._items.append(item)
-        self._rows += item.rows
+        self._end += item.rows
 
-    def close(self) -> Batch | None:
-        """What is to run; None where all of it was aborted."""
-        feed = self._feed()
-        if any(item.aborted for item in self._items):
-            keep = np.repeat([not item.aborted for item in self._items], [item.rows for item in self._items])
+    def take(self, rows: int) -> Batch | None:
+        """The first requests, of at most so many rows, but one at least; None where all of them were aborted."""
+        count = size = 0
+        while count < len(self._items) and (not count or size + self._items[count].rows <= rows):
+            size += self._items[count].rows
+            count += 1
+        taken, self._items = self._items[:count], self._items[count:]
+        feed = self._feed(taken, size)
+        self._start += size
+        if any(item.aborted for item in taken):
+            keep = np.repeat([not item.aborted for item in taken], [item.rows for item in taken])
             if not keep.any():
                 return None
-            feed = {name: array[keep] if self._ports.batched else array for name, array in feed.items()}
-        return Batch([item for item in self._items if not item.aborted], feed)
+            feed = {name: array[keep] for name, array in feed.items()}
+        return Batch([item for item in taken if not item.aborted], feed)
 
-    def _feed(self) -> Feed:
+    def _feed(self, taken: list[Item], rows: int) -> Feed:
         if not self._buffers:
-            return self._items[0].request.feed
-        return {name: buffer[: self._rows] for name, buffer in self._buffers.items()}
+            return taken[0].request.feed
+        if not self._ports.batched:
+            return self._buffers
+        return {name: buffer[self._start : self._start + rows] for name, buffer in self._buffers.items()}
 
     def _fits_as_it_is(self, item: Item) -> bool:
         return all(

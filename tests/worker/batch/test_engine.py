@@ -231,6 +231,18 @@ def test_two_sessions_run_two_batches_at_once() -> None:
     assert [gate.runs for gate in gates] == [[1], [1]]
 
 
+def test_what_waits_is_shared_out_over_the_lanes() -> None:
+    engine = engine_of(affine(), sessions=2, max_rows=8)
+    for index in range(5):
+        engine.add(leased(str(index), row(index, 0, 0)))
+    first = step(engine)
+    engine.add(leased("5", row(5, 0, 0)))
+    rest = [output for _ in range(3) for output in step(engine)]
+    assert [output.lease for output in first] == ["0", "1", "2"]
+    assert [output.lease for output in rest] == ["3", "4", "5"]
+    assert [answer(output)["y"][0, 0] for output in (*first, *rest)] == [1, 3, 5, 7, 9, 11]
+
+
 def test_a_batch_waits_only_as_long_as_the_models_file_says() -> None:
     engine = engine_of(affine(), delay_ms=200, max_rows=2)
     engine.add(leased("a", row(1, 1, 1)))
