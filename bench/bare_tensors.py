@@ -32,6 +32,8 @@ class Bare:
     rows: tuple[int, ...]
     """Of a run, one measurement each."""
     seconds: float
+    pause_s: float = 0.0
+    """Before each run: one that comes after a while finds the caches cold, and the core asleep."""
     outputs: str = ""
     """Where the first output of all rows goes, one row run at a time; nowhere where it is empty."""
 
@@ -51,11 +53,13 @@ def open_session(bare: Bare) -> ort.InferenceSession:
     return ort.InferenceSession(bare.model, options, providers=["CPUExecutionProvider"])
 
 
-def run_for(session: ort.InferenceSession, feed: Feed, seconds: float) -> list[float]:
+def run_for(session: ort.InferenceSession, feed: Feed, seconds: float, pause_s: float = 0.0) -> list[float]:
     """Runs, at least once, until the time is over; answers the seconds that each took. One before them warms up."""
     session.run(None, feed)
     took, began = list[float](), time.perf_counter()
     while not took or time.perf_counter() - began < seconds:
+        if pause_s:
+            time.sleep(pause_s)
         start = time.perf_counter()
         session.run(None, feed)
         took.append(time.perf_counter() - start)
@@ -68,7 +72,7 @@ def measure(bare: Bare) -> Measured:
         feed = dict(loaded)
     measured = Measured()
     for rows in bare.rows:
-        taken = _run_all(sessions, _first(feed, rows), bare.seconds)
+        taken = _run_all(sessions, _first(feed, rows), bare)
         measured.rates[rows] = sum(rows * len(took) / sum(took) for took in taken)
         measured.runs_ms[rows] = [1000 * seconds for seconds in taken[0]]
     if bare.outputs:
@@ -78,13 +82,13 @@ def measure(bare: Bare) -> Measured:
     return measured
 
 
-def _run_all(sessions: list[ort.InferenceSession], feed: Feed, seconds: float) -> list[list[float]]:
+def _run_all(sessions: list[ort.InferenceSession], feed: Feed, bare: Bare) -> list[list[float]]:
     if len(sessions) == 1:
-        return [run_for(sessions[0], feed, seconds)]
+        return [run_for(sessions[0], feed, bare.seconds, bare.pause_s)]
     taken: list[list[float]] = [[] for _ in sessions]
 
     def run(index: int) -> None:
-        taken[index] = run_for(sessions[index], feed, seconds)
+        taken[index] = run_for(sessions[index], feed, bare.seconds, bare.pause_s)
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(sessions))]
     for thread in threads:

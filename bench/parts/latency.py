@@ -1,5 +1,6 @@
 """Latency: what the way adds to one call at a time, and what a call takes under an open load."""
 
+from dataclasses import replace
 from typing import Any
 
 from bench.children import measure_bare, measure_load
@@ -13,9 +14,11 @@ from bench.workloads import MINILM_32, Workload, make_feed
 NAME = "latency"
 ECHO = Workload(name="echo, 16 numbers", model="echo", size=16)
 AIM_ADDED_MS = 1.2
+PACE_S = 0.002
+"""About what a call takes beside the model: the pause between the runs of a model that is called one at a time."""
 JUDGED_LOAD, AIM_P50_MS, AIM_P99_MS = 0.7, 17.0, 38.0
 PEERS_AT_JUDGED_LOAD = (("MLServer", "17", "38"), ("Triton", "22", "48"), ("mosec", "23", "47"))
-SATURATING_CALLERS = 32
+SATURATING_CALLERS = 64
 
 
 async def run(run: Run) -> Part:
@@ -50,6 +53,7 @@ async def _alone(run: Run, workload: Workload, prepared: Prepared, address: str)
     threads = max(settings.cores // BATCHING[workload.model]["sessions"], 1)
     bare = prepared.bare(threads=threads, spinning=False, rows=(1,), seconds=settings.bare_s)
     runs = (await measure_bare(bare)).runs_ms[1]
+    paced = (await measure_bare(replace(bare, pause_s=PACE_S))).runs_ms[1]
     load = prepared.load(address, settings, callers=1, channels=1)
     latencies = (await measure_load(load)).latencies_ms
     entry = {
@@ -58,6 +62,7 @@ async def _alone(run: Run, workload: Workload, prepared: Prepared, address: str)
         "p50_ms": percentile(latencies, 50),
         "p99_ms": percentile(latencies, 99),
     }
+    entry["added_to_paced_p50_ms"] = entry["p50_ms"] - percentile(paced, 50)
     entry["added_p50_ms"] = entry["p50_ms"] - entry["bare_p50_ms"]
     entry["added_p99_ms"] = entry["p99_ms"] - entry["bare_p99_ms"]
     run.say(NAME, f"{workload.name}, alone", f"{entry['p50_ms']:.2f} ms, of which the model {entry['bare_p50_ms']:.2f}")
@@ -100,7 +105,12 @@ def _added(workload: Workload, rounds: list[dict[str, float]], aim: float | None
         for which in ("p50", "p99")
     ]
     added = Figure(name=f"{workload.name}: added, p50", value=middle["added_p50_ms"], unit="ms", aim=aim, better="less")
-    return [*whole, added]
+    paced = Figure(
+        name=f"{workload.name}: added to runs {1000 * PACE_S:g} ms apart, p50",
+        value=middle["added_to_paced_p50_ms"],
+        unit="ms",
+    )
+    return [*whole, added, paced]
 
 
 def _judged(points: list[dict[str, float]]) -> list[Figure]:
