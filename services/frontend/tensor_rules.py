@@ -12,6 +12,8 @@ from services.frontend.rules import Violations
 Input = ModelInferRequest.InferInputTensor
 NARROW = {"INT8": (-128, 127), "INT16": (-32_768, 32_767), "UINT8": (0, 255), "UINT16": (0, 65_535)}
 """Datatypes that share a wider field, and what they hold."""
+MOST_TEXTS, MOST_TYPED = 1 << 16, 1 << 20
+"""Elements of BYTES, and of typed contents, which are looked at one by one."""
 UNSUPPORTED = {
     "classification": "is not supported: ask for the tensor itself",
     "shared_memory_region": "is not supported: frontends and workers are different machines",
@@ -72,6 +74,8 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
         yield Violation(f"{field}.shape", f"must have sizes from 0 to {LARGEST_DIMENSION}")
     elif not spec.fits(shape):
         yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {list(shape)}")
+    elif spec.datatype == BYTES and math.prod(shape) > MOST_TEXTS:
+        yield Violation(f"{field}.shape", f"a tensor of BYTES has at most {MOST_TEXTS} elements")
     elif not request.raw_input_contents:
         yield from _check_contents(f"{field}.contents", tensor.contents, spec.datatype, math.prod(shape))
     elif tensor.HasField("contents"):
@@ -107,7 +111,9 @@ def _check_contents(field: str, contents: InferTensorContents, datatype: str, el
         yield Violation(f"{field}.{wrong[0]}", f"must be empty: {datatype} is sent as {own}")
         return
     values = getattr(contents, own)
-    if len(values) != elements:
+    if len(values) > MOST_TYPED:
+        yield Violation(f"{field}.{own}", f"has more than {MOST_TYPED} elements: send raw_input_contents")
+    elif len(values) != elements:
         yield Violation(f"{field}.{own}", f"must have {elements} elements, has {len(values)}")
     elif datatype in NARROW and values:
         least, most = NARROW[datatype]

@@ -1,12 +1,15 @@
 """What is said about tensors that do not fit their model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from millrace.errors import InvalidRequest
 from millrace.oip.inference_pb2 import ModelInferRequest
+from millrace.tensors import TensorSpec
+from services.frontend import tensor_rules
 from services.frontend.infer import parse_infer
 from services.frontend.rules import Bounds
 from tests.frontend.tensors import ENTRY, infer
@@ -130,6 +133,19 @@ def test_a_request_that_is_too_large_is_refused_before_it_is_read() -> None:
     request = infer()
     request.raw_input_contents[0] = bytes(9000)
     assert violations(request) == ["raw_input_contents"]
+
+
+def test_what_is_looked_at_one_by_one_has_few_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = replace(ENTRY, inputs=(TensorSpec("t", "BYTES", (-1,)),), max_batch_size=0)
+    request = ModelInferRequest(model_name="double", raw_input_contents=[bytes(4 * 9)])
+    request.inputs.add(name="t", datatype="BYTES", shape=[9])
+    asked = parse_infer(request.SerializeToString(), BOUNDS)
+    assert asked.against(texts).cost == 1
+    monkeypatch.setattr(tensor_rules, "MOST_TEXTS", 8)
+    with pytest.raises(InvalidRequest, match="at most 8 elements"):
+        asked.against(texts)
+    monkeypatch.setattr(tensor_rules, "MOST_TYPED", 2)
+    assert violations(typed(int_contents=[1])) == ["inputs[0].contents.fp32_contents"]
 
 
 def test_what_is_no_message_is_refused() -> None:
