@@ -30,4 +30,4 @@ def draw(points: Sequence[Point], path: Path) -> None:
         panel.grid(alpha=0.3)
         panel.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
