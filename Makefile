@@ -55,6 +55,9 @@ lock: ## resolve the pinned versions anew
 	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli dev,--extra $(extra)) \
 	  pyproject.toml -o requirements.lock
+	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --extra bench --constraints requirements.lock \
+	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml -o bench/requirements.lock
 
 clean: ## remove what the other verbs made
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
