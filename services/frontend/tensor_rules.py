@@ -68,7 +68,6 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
     yield from _check_parameters(f"{field}.parameters", tensor.parameters)
     if tensor.datatype != spec.datatype:
         yield Violation(f"{field}.datatype", f"{spec.name} takes {spec.datatype}, not {tensor.datatype or 'nothing'}")
-        return
     shape = tuple(tensor.shape)
     if any(not 0 <= size <= LARGEST_DIMENSION for size in shape):
         yield Violation(f"{field}.shape", f"must have sizes from 0 to {LARGEST_DIMENSION}")
@@ -76,6 +75,8 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
         yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {list(shape)}")
     elif spec.datatype == BYTES and math.prod(shape) > MOST_TEXTS:
         yield Violation(f"{field}.shape", f"a tensor of BYTES has at most {MOST_TEXTS} elements")
+    elif tensor.datatype != spec.datatype:
+        return
     elif not request.raw_input_contents:
         yield from _check_contents(f"{field}.contents", tensor.contents, spec.datatype, math.prod(shape))
     elif tensor.HasField("contents"):
