@@ -52,7 +52,10 @@ def test_what_fits_is_valid_and_costs_its_rows() -> None:
 CHANGES: list[tuple[Callable[[ModelInferRequest], Any], list[str]]] = [
     (lambda m: m.ClearField("model_name"), ["model_name"]),
     (lambda m: setattr(m.inputs[0], "name", "w"), ["inputs[0].name", "inputs"]),
-    (lambda m: setattr(m.inputs[1], "name", "x"), ["inputs[1].name", "inputs", "inputs[1].datatype", "inputs[1].shape"]),
+    (
+        lambda m: setattr(m.inputs[1], "name", "x"),
+        ["inputs[1].name", "inputs", "inputs[1].datatype", "inputs[1].shape"],
+    ),
     (lambda m: m.inputs.pop(), ["inputs", "raw_input_contents"]),
     (lambda m: m.inputs.add(name="more"), ["inputs[2].name", "raw_input_contents"]),
     (lambda m: setattr(m.inputs[0], "datatype", "FP64"), ["inputs[0].datatype"]),
