@@ -25,12 +25,12 @@ DATATYPES = {"bool": "BOOL", "float16": "FP16", "float32": "FP32", "float64": "F
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
 
 
-def engine_of(graph: onnx.ModelProto, **batching: Any) -> BatchEngine:
+def engine_of(graph: onnx.ModelProto, device: str = "cpu", **batching: Any) -> BatchEngine:
     """An engine that serves the graph from a repository of its own."""
     folder = write_graph(Path(tempfile.mkdtemp()), "tested", graph, **batching)
     models, broken = repository.scan(folder.parents[1])
     assert not broken
-    engine = repository.load(models[0], "cpu", threads=1)
+    engine = repository.load(models[0], device, threads=1)
     assert isinstance(engine, BatchEngine)
     return engine
 
