@@ -5,10 +5,6 @@ back (JobQueue repeats its calls itself, since each of them may be repeated); ca
 blocking readers have connections of their own without a read timeout.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -22,7 +18,7 @@ CONNECT_S = 2.0
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What a Redis that is away, restarting or demoted raises."""
 
-__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "call", "connect"]
+__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "connect"]
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
@@ -43,17 +39,3 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
     assert isinstance(client, PipedRedis)
     client.timeout_s = timeout_s
     return client
-
-
-async def call(function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-    """Awaits a call of redis-py, and is cancelled when the task is.
-
-    redis-py bounds its writes by asyncio.wait_for, which before Python 3.12 forgets a cancellation that comes in the
-    moment in which the write completes (python/cpython#86296); the task would go on, and never end.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    result = await function(*args, **options)
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result

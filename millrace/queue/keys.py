@@ -41,7 +41,7 @@ clock in milliseconds.
 """
 
 import re
-import uuid
+import secrets
 from dataclasses import dataclass
 
 PREFIX = "mr:"
@@ -96,7 +96,7 @@ class JobRef:
     @staticmethod
     def anonymous_id() -> str:
         """A new id for a job that only its own call knows."""
-        return ANONYMOUS + uuid.uuid4().hex
+        return ANONYMOUS + secrets.token_hex(16)
 
     @classmethod
     def parse(cls, model: ModelVersion, job: str) -> "JobRef":

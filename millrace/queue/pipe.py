@@ -7,6 +7,7 @@ Nothing is resent: where the connection is lost, every call that waits fails, an
 """
 
 import asyncio
+import time
 from collections import deque
 from typing import Any
 
@@ -97,7 +98,7 @@ class Pipe:
             await self._news.wait()
             self._news.clear()
             batch, self._outbox = self._outbox, []
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             self._waiting.extend((now, answer) for _, answer in batch)
             await self._connection.send_packed_command([packed for packed, _ in batch], check_health=False)
 
@@ -121,7 +122,7 @@ class Pipe:
         """Notices a server that has stopped answering."""
         while True:
             await asyncio.sleep(timeout_s / 4)
-            now = asyncio.get_running_loop().time()
+            now = time.monotonic()
             if self._waiting and now - self._waiting[0][0] > timeout_s:
                 raise RedisTimeoutError
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from millrace.errors import AlreadyExists, Exhausted, Unavailable
 from millrace.queue import keys, scripts, wire
-from millrace.queue.connection import AWAY, ConnectionLost, NoScriptError, Redis, RedisError, call
+from millrace.queue.connection import AWAY, ConnectionLost, NoScriptError, Redis, RedisError
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
@@ -100,7 +100,7 @@ class JobQueue:
         lifetime = submission.timeout_ms + self.limits.retention_ms + 60_000
         index = keys.job_index(wanted.tenant, wanted.job_id)
         while True:
-            answer = await scripts.run(self._call, self._redis, "claim", index, *mine, lifetime, replaced)
+            answer = await scripts.run(self._redis, "claim", index, *mine, lifetime, replaced, call=self._call)
             model, fingerprint, claimed, now = answer
             ref = replace(wanted, model=ModelVersion.parse(model.decode()))
             is_mine = fingerprint.decode() == submission.fingerprint
@@ -116,7 +116,7 @@ class JobQueue:
         if ref.is_anonymous:
             return
         index, mine = keys.job_index(ref.tenant, ref.job_id), (str(ref.model), submission.fingerprint)
-        await scripts.run(self._call, self._redis, "claim", index, *mine, 0, claimed)
+        await scripts.run(self._redis, "claim", index, *mine, 0, claimed, call=self._call)
 
     async def locate(self, tenant: str, job_id: str) -> JobRecord | None:
         """The job of this name as it stands; None where no such job is known."""
@@ -226,7 +226,7 @@ class JobQueue:
         return {name: numbers.get(name, 0.0) for name in wanted} | {"running": float(running)}
 
     async def _script(self, name: str, model: ModelVersion, *args: wire.Argument) -> Any:
-        return await scripts.run(self._call, self._redis, name, model.base, *args)
+        return await scripts.run(self._redis, name, model.base, *args, call=self._call)
 
     async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         """Makes a call that may be repeated, and repeats it where its reply was lost: once, or more often where the
@@ -234,7 +234,7 @@ class JobQueue:
         attempts = 0.0
         while True:
             try:
-                return await call(function, *args, **options)
+                return await function(*args, **options)
             except AWAY as error:
                 attempts += 1 / BREAKS if isinstance(error, ConnectionLost) else 0.5
                 if attempts >= 1:

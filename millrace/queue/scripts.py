@@ -26,9 +26,14 @@ def source(name: str) -> tuple[str, str]:
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-async def run(call: Call, redis: Redis, name: str, key: str, *args: str | bytes | int | float) -> Any:
-    """Runs one script on `key`. A server that does not know it (restart, failover) is given the text. `call` awaits
-    each of the two commands, and lets NoScriptError through."""
+async def at_once(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """A command, once."""
+    return await function(*args)
+
+
+async def run(redis: Redis, name: str, key: str, *args: str | bytes | int | float, call: Call = at_once) -> Any:
+    """Runs one script on `key`. A server that does not know it (restart, failover) is given the text. `call` makes each
+    of the two commands, and lets NoScriptError through."""
     text, sha = source(name)
     try:
         return await call(redis.evalsha, sha, 1, key, *args)

@@ -61,8 +61,8 @@ class Submission:
 
     ref: JobRef
     fingerprint: str
-    """Of the request without its JobOptions, before defaults and seed; 32 hexadecimal characters. Any of its own for an
-    anonymous job, which nobody can ask for again."""
+    """Of the request without its JobOptions, before defaults and seed; 32 hexadecimal characters. Nothing in particular
+    for an anonymous job, which nobody can ask for again."""
     payload: bytes
     task: str = "generate"
     """What kind of request it is: its field in SubmitJobRequest."""

@@ -1,6 +1,5 @@
 """The way in for tensors: a ModelInferRequest, what its parameters say of the job, and the check against its model."""
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -27,6 +26,7 @@ from services.frontend.tensor_rules import check_tensors, rows
 JOB_ID, RESUME_WINDOW, PRIORITY, TIMEOUT = "millrace_job_id", "millrace_resume_window_ms", "priority", "timeout"
 OURS = (JOB_ID, RESUME_WINDOW, PRIORITY, TIMEOUT)
 """Parameters that say how the job runs, not what it computes."""
+NO_FINGERPRINT = "0" * 32
 SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 PRIORITIES = {0: PRIORITY_STANDARD, 1: PRIORITY_INTERACTIVE, 2: PRIORITY_STANDARD}
 """Triton's numbers, 1 the highest and 0 the default; whatever is lower is a batch job."""
@@ -68,7 +68,7 @@ def make_infer(request: ModelInferRequest, payload: bytes, options: ValidOptions
     return AskedInfer(
         model=request.model_name,
         model_version=request.model_version,
-        fingerprint=_fingerprint(request) if options.job_id else secrets.token_hex(16),
+        fingerprint=_fingerprint(request) if options.job_id else NO_FINGERPRINT,
         payload=payload,
         options=options,
         message=request,

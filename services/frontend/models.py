@@ -1,6 +1,7 @@
 """Which models and workers there are, as the registry said a moment ago."""
 
 import asyncio
+import time
 
 from millrace.errors import NotFound, Unavailable
 from millrace.queue import ModelEntry, Registry, WorkerEntry
@@ -89,7 +90,7 @@ class Models:
         self._read_at = began
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()
 
 
 def _rank(entry: ModelEntry) -> tuple[int, str]:

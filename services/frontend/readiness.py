@@ -7,7 +7,7 @@ import structlog
 
 from millrace.errors import Unavailable
 from millrace.queue import Mailbox
-from millrace.queue.connection import AWAY, Redis, call
+from millrace.queue.connection import AWAY, Redis
 
 CHECK_S = 0.5
 ANSWER_S = 1.0
@@ -57,7 +57,7 @@ class Readiness:
     async def _ping(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_S):
-                await call(self._redis.ping)
+                await self._redis.ping()
         except (*AWAY, TimeoutError):
             return False
         return True
