@@ -1,6 +1,5 @@
 """Tensors as the Open Inference Protocol names and packs them, for both sides of the queue, without numpy."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,11 +53,6 @@ class TensorSpec:
         return len(shape) == len(self.shape) and all(
             wanted in (ANY, given) for wanted, given in zip(self.shape, shape, strict=True)
         )
-
-
-def elements(shape: Sequence[int]) -> int:
-    """How many elements a tensor of this shape has; 1 for a scalar."""
-    return math.prod(shape)
 
 
 def pack_bytes(items: Sequence[bytes]) -> bytes:

@@ -7,6 +7,7 @@
 A call whose reply is lost is repeated once; a Redis that stays away becomes `Unavailable`.
 """
 
+import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -161,9 +162,9 @@ class JobQueue:
         """Removes ended jobs that were delivered and cannot be asked for again; those that have not ended stay."""
         for model, group in _by_model(refs).items():
             gone = await self._script("forget", model, *(ref.job for ref in group))
-            for ref, is_gone in zip(group, gone, strict=True):
-                if is_gone and not ref.is_anonymous:
-                    await self._call(self._redis.delete, keys.job_index(ref.tenant, ref.job_id))
+            named = [ref for ref, is_gone in zip(group, gone, strict=True) if is_gone and not ref.is_anonymous]
+            indices = (keys.job_index(ref.tenant, ref.job_id) for ref in named)
+            await asyncio.gather(*(self._call(self._redis.delete, index) for index in indices))
 
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────
 

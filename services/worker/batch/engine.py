@@ -19,7 +19,7 @@ from millrace.engine import Capacity, EngineContext, Failure, Output, Signature,
 from millrace.errors import Code
 from millrace.oip.inference_pb2 import ModelInferResponse
 from services.worker.batch import codec, config, graph
-from services.worker.batch.forming import Batch, Forming, Item, Key, cut, key_of
+from services.worker.batch.forming import Batch, Forming, Item, cut, key_of
 from services.worker.batch.graph import Array, Port
 from services.worker.session import open_session
 
@@ -41,9 +41,8 @@ class BatchEngine:
         if not self.ports.batched and self.config.max_rows > 1:
             log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
         self._news = threading.Condition()
-        self._forming: dict[Key, Forming] = {}
-        self._closed: deque[Forming] = deque()
-        """Full ones, oldest first."""
+        self._forming: list[Forming] = []
+        """What waits, by key; only the newest of a key takes further requests."""
         self._held: dict[str, Item] = {}
         self._held_rows = self._held_bytes = 0
         self._rejected: list[Output] = []
@@ -73,15 +72,11 @@ class BatchEngine:
         key = key_of(self.ports, self.config, item)
         with self._news:
             self._hold(item)
-            forming = self._forming.get(key)
-            if forming is not None and not forming.has_room_for(item):
-                self._closed.append(self._forming.pop(key))
-                forming = None
-            if forming is None:
-                forming = self._forming[key] = Forming(self.ports, self.config, key)
-            forming.append(item)
-            if forming.full:
-                self._closed.append(self._forming.pop(key))
+            newest = next((forming for forming in reversed(self._forming) if forming.key == key), None)
+            if newest is None or not newest.has_room_for(item):
+                newest = Forming(self.ports, self.config, key)
+                self._forming.append(newest)
+            newest.append(item)
             self._news.notify()
 
     def abort(self, lease: str) -> None:
@@ -141,16 +136,15 @@ class BatchEngine:
     def _next(self) -> Batch | None:
         """From the batch that has waited longest. The lock is held, and let go while a batch that is not full waits for
         its delay."""
-        while self._closed or self._forming:
-            oldest = min((*self._closed, *self._forming.values()), key=lambda forming: forming.since)
+        while self._forming:
+            oldest = min(self._forming, key=lambda forming: forming.since)
             left = oldest.since + self.config.delay_s - time.monotonic()
             if self.config.delay_s and left > 0 and not oldest.full:
                 self._news.wait(left)
                 continue
             batch = oldest.take(self._share())
             if not oldest.rows:
-                self._forming = {key: forming for key, forming in self._forming.items() if forming is not oldest}
-                self._closed = deque(forming for forming in self._closed if forming is not oldest)
+                self._forming.remove(oldest)
             if batch is not None:
                 return batch
         return None
@@ -159,8 +153,7 @@ class BatchEngine:
         """How many rows a lane takes: what waits is shared out, so that none runs for long while another rests."""
         if self.config.delay_s:
             return self.config.max_rows
-        waiting = sum(forming.rows for forming in (*self._closed, *self._forming.values()))
-        return -(-waiting // self.lanes)
+        return -(-sum(forming.rows for forming in self._forming) // self.lanes)
 
     def _run(self, session: ort.InferenceSession, batch: Batch) -> list[Output]:
         """A batch that fails is run again in halves, so that a request that makes it fail is left alone with that."""

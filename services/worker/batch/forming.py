@@ -62,7 +62,7 @@ class Forming:
     """Requests of one key, row behind row, until `max_rows` have been laid out; they are run from the front."""
 
     def __init__(self, ports: Ports, config: BatchConfig, key: Key) -> None:
-        self._ports, self._config, self._key = ports, config, key
+        self._ports, self._config, self.key = ports, config, key
         self._max_rows = config.max_rows if ports.batched else 1
         self._items: list[Item] = []
         self._buffers: Feed = {}
@@ -137,7 +137,7 @@ class Forming:
             target[tuple(slice(size) for size in array.shape)] = array
 
     def _shape(self, index: int, rows: int) -> tuple[int, ...]:
-        return (rows, *self._key[index]) if self._ports.batched else self._key[index]
+        return (rows, *self.key[index]) if self._ports.batched else self.key[index]
 
     def _inputs(self) -> enumerate[Port]:
         return enumerate(self._ports.inputs)

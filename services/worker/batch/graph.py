@@ -100,11 +100,11 @@ def rows_are_independent(session: ort.InferenceSession, inputs: Sequence[Port]) 
     return None
 
 
-def trial(inputs: Sequence[Port], size: int, value: int, rows: int = 1) -> Feed:
-    """A request of `rows` rows full of one value, with every further dimension of any size at `size`."""
+def trial(inputs: Sequence[Port], size: int, value: int) -> Feed:
+    """A request of one row full of one value, with every further dimension of any size at `size`."""
     return {
         port.name: np.full(
-            (rows, *(size if isinstance(dim, str) else dim for dim in port.dims[1:])),
+            (1, *(size if isinstance(dim, str) else dim for dim in port.dims[1:])),
             str(value) if port.datatype == BYTES else value,
             port.dtype,
         )

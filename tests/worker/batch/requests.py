@@ -2,6 +2,7 @@
 
 import functools
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,29 @@ def run(engine: BatchEngine, requests: Mapping[str, bytes]) -> dict[str, Output]
         ended |= {output.lease: output for output in outputs}
     assert engine.step() is None
     return ended
+
+
+def row(*values: float) -> bytes:
+    """One row for `affine`."""
+    return request(x=np.array([values], np.float32))
+
+
+class Gate:
+    """A session whose runs wait until the gate is opened."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.began, self.opened = threading.Event(), threading.Event()
+        self.runs: list[int] = []
+
+    def run(self, names: list[str], feed: dict[str, Any]) -> Any:
+        self.runs.append(len(next(iter(feed.values()))))
+        self.began.set()
+        assert self.opened.wait(10)
+        return self._session.run(names, feed)
+
+
+def gated(engine: BatchEngine) -> Gate:
+    gate = Gate(engine._idle.pop())
+    engine._idle.append(gate)
+    return gate
