@@ -7,7 +7,6 @@ can derive which tokens it must hold: a repeated, lost or swapped token shows, a
 import hashlib
 import os
 import time
-from collections import deque
 from dataclasses import dataclass, field
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
@@ -19,6 +18,7 @@ from millrace.v1.generation_pb2 import (
     GenerateResponse,
     Usage,
 )
+from services.worker.arrivals import Arrivals
 
 VOCABULARY = 50_000
 FIRST = 0
@@ -68,37 +68,33 @@ class StubEngine:
         self._options = StubOptions(**context.config.get("engine_options", {}))
         self._slots = self._options.slots or context.config.get("slots", 32)
         self._jobs: dict[str, _Job] = {}
-        self._news: deque[_Job | Output | str] = deque()
-        """What the next step begins with: jobs that join, jobs that have ended before it, leases to forget."""
-        self._expected: set[str] = set()
+        self._arrivals = Arrivals[_Job]()
         self._slept_s = 0.0
         self.steps = 0
         """How many steps have run a job."""
 
     def capacity(self) -> Capacity:
-        return Capacity(jobs=max(self._slots - len(self._expected), 0))
+        return Capacity(jobs=max(self._slots - len(self._arrivals), 0))
 
     def add(self, work: Work) -> None:
         job = self._accept(work)
         logged = [delta for body in work.results for delta in GenerateResponse.FromString(body).deltas]
         job.token_ids = [token_id for delta in logged for token_id in delta.token_ids]
         if any(delta.finish_reason for delta in logged):
-            self._news.append(Output(lease=work.lease, last=True, cost=self._cost(job)))
+            self._arrivals.end(Output(lease=work.lease, last=True, cost=self._cost(job)))
         elif len(job.token_ids) > job.max_tokens:
             failure = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="the log holds too many tokens")
-            self._news.append(Output(lease=work.lease, last=True, failure=failure))
+            self._arrivals.end(Output(lease=work.lease, last=True, failure=failure))
         elif len(job.token_ids) == job.max_tokens:
-            self._news.append(self._output(job, []))
+            self._arrivals.end(self._output(job, []))
         else:
-            self._expected.add(work.lease)
-            self._news.append(job)
+            self._arrivals.join(work.lease, job)
 
     def abort(self, lease: str) -> None:
-        self._expected.discard(lease)
-        self._news.append(lease)
+        self._arrivals.leave(lease)
 
     def step(self) -> list[Output] | None:
-        ended = self._take_news()
+        ended = self._arrivals.take(self._join, self._forget)
         if not self._jobs:
             return ended or None
         self._run()
@@ -106,21 +102,14 @@ class StubEngine:
         for output in outputs:
             if output.last:
                 del self._jobs[output.lease]
-                self._expected.discard(output.lease)
+                self._arrivals.freed(output.lease)
         return ended + outputs
 
-    def _take_news(self) -> list[Output]:
-        ended: list[Output] = []
-        while self._news:
-            news = self._news.popleft()
-            if isinstance(news, Output):
-                ended.append(news)
-            elif isinstance(news, _Job):
-                self._jobs[news.lease] = news
-            else:
-                self._jobs.pop(news, None)
-                ended = [output for output in ended if output.lease != news]
-        return ended
+    def _join(self, job: _Job) -> None:
+        self._jobs[job.lease] = job
+
+    def _forget(self, lease: str) -> None:
+        self._jobs.pop(lease, None)
 
     def _run(self) -> None:
         """Sleeps for one step, and makes sure of it."""

@@ -7,7 +7,6 @@ prompt yields the first token, in the same step.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
+from services.worker.arrivals import Arrivals
 from services.worker.generation import config, messages
 from services.worker.generation.decoder import Decoder
 from services.worker.generation.rows import Rows, Sampling
@@ -66,10 +66,7 @@ class GenerationEngine:
         self._rows = Rows(self.config.slots)
         self._table = SlotTable[Sequence]()
         self._by_lease: dict[str, Sequence] = {}
-        self._news: deque[Sequence | Output | str] = deque()
-        """What the next step begins with: sequences that join, jobs that have ended before it, leases to forget."""
-        self._expected: set[str] = set()
-        """The leases that have or will have a slot."""
+        self._arrivals = Arrivals[Sequence]()
         self._warm_up()
 
     @property
@@ -78,7 +75,7 @@ class GenerationEngine:
         return self._decoder.memory_bytes
 
     def capacity(self) -> Capacity:
-        return Capacity(jobs=max(self.config.slots - len(self._expected), 0))
+        return Capacity(jobs=max(self.config.slots - len(self._arrivals), 0))
 
     def add(self, work: Work) -> None:
         try:
@@ -87,22 +84,20 @@ class GenerationEngine:
             sequence = Sequence(task, self._vocabulary.detokenizer())
             sequence.resume(logged)
         except messages.Rejected as rejected:
-            self._news.append(Output(lease=work.lease, last=True, failure=rejected.failure))
+            self._arrivals.end(Output(lease=work.lease, last=True, failure=rejected.failure))
         except LogMismatch:
-            self._news.append(Output(lease=work.lease, last=True, failure=MISMATCH))
+            self._arrivals.end(Output(lease=work.lease, last=True, failure=MISMATCH))
         else:
             if logged.finished or sequence.last is not None:
-                self._news.append(_end(sequence, is_logged=logged.finished))
+                self._arrivals.end(_end(sequence, is_logged=logged.finished))
             else:
-                self._expected.add(work.lease)
-                self._news.append(sequence)
+                self._arrivals.join(work.lease, sequence)
 
     def abort(self, lease: str) -> None:
-        self._expected.discard(lease)
-        self._news.append(lease)
+        self._arrivals.leave(lease)
 
     def step(self) -> list[Output] | None:
-        ended = self._take_news()
+        ended = self._arrivals.take(self._join, self._forget)
         if not self._table:
             return ended or None
         plan = self._plan()
@@ -110,20 +105,13 @@ class GenerationEngine:
         token_ids = self._sample(plan)
         return ended + self._advance(plan, token_ids)
 
-    def _take_news(self) -> list[Output]:
-        ended: list[Output] = []
-        while self._news:
-            news = self._news.popleft()
-            if isinstance(news, Output):
-                ended.append(news)
-            elif isinstance(news, Sequence):
-                self._by_lease[news.task.lease] = news
-                self._table.join(news)
-            else:
-                ended = [output for output in ended if output.lease != news]
-                if news in self._by_lease:
-                    self._leave(self._by_lease[news])
-        return ended
+    def _join(self, sequence: Sequence) -> None:
+        self._by_lease[sequence.task.lease] = sequence
+        self._table.join(sequence)
+
+    def _forget(self, lease: str) -> None:
+        if lease in self._by_lease:
+            self._leave(self._by_lease[lease])
 
     def _plan(self) -> Plan:
         decoding = rows = self._table.decoding
@@ -181,7 +169,7 @@ class GenerationEngine:
 
     def _leave(self, sequence: Sequence) -> None:
         del self._by_lease[sequence.task.lease]
-        self._expected.discard(sequence.task.lease)
+        self._arrivals.freed(sequence.task.lease)
         for move in self._table.leave(sequence):
             moved = self._table.occupants[move.target]
             if moved.filled:
