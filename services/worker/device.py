@@ -31,10 +31,21 @@ class Turn:
     def __init__(self, device: "Device", name: str) -> None:
         self._device, self._name = device, name
         self._since = time.monotonic()
+        self.step_began: float | None = None
+        """When the step that runs began; None between steps."""
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Runs a call that blocks, one step or more, on a thread of the device."""
+        self.step_began = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._device.threads, call)
+        finally:
+            self.step_began = None
 
     def goes_on(self) -> bool:
-        """Whether the model may step again without going back in line; asked on the device's thread."""
-        if time.monotonic() - self._since < TURN_S:
+        """Whether the model may step again without going back in line; asked on the device's thread after each step."""
+        self.step_began = time.monotonic()
+        if self.step_began - self._since < TURN_S:
             return True
         self.settle()
         return not self._device.is_awaited(self._name)
@@ -50,13 +61,13 @@ class Device:
     """The threads on which all engines of this process step: as many turns at once as the model with most lanes has."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=MOST_LANES, thread_name_prefix="engine")
+        self.threads = ThreadPoolExecutor(max_workers=MOST_LANES, thread_name_prefix="engine")
         self._lanes = 1
         self._turns = 0
         self._used: dict[str, float] = {}
         self._waiting: dict[str, deque[asyncio.Event]] = {}
         self._clock = 0.0
-        self._calls_began: dict[object, float] = {}
+        self._open: set[Turn] = set()
 
     def widen(self, lanes: int) -> None:
         """Lets so many turns go on at once, at least. Raises ValueError where that is more than a process has."""
@@ -64,18 +75,10 @@ class Device:
             raise ValueError(f"{lanes} sessions are more than the {MOST_LANES} that one process runs")
         self._lanes = max(self._lanes, lanes)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Runs a call that blocks on a thread of the device, within a turn."""
-        key = object()
-        self._calls_began[key] = time.monotonic()
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-        finally:
-            del self._calls_began[key]
-
     def stalled_s(self) -> float:
-        """For how long the oldest call in progress has been running; 0 where there is none."""
-        return time.monotonic() - min(self._calls_began.values()) if self._calls_began else 0.0
+        """For how long the oldest step has been running; 0 where none is."""
+        began = [turn.step_began for turn in self._open if turn.step_began is not None]
+        return time.monotonic() - min(began) if began else 0.0
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[Turn]:
@@ -88,9 +91,11 @@ class Device:
         await self._wait(name)
         self._clock = max(self._clock, self._used[name])
         turn = Turn(self, name)
+        self._open.add(turn)
         try:
             yield turn
         finally:
+            self._open.discard(turn)
             turn.settle()
             self._release()
 

@@ -198,7 +198,7 @@ class ModelHost:
             while busy:
                 await self.emitter.room()
                 async with self._device.turn(str(self.model)) as turn:
-                    busy = await self._device.run(partial(self._turn, turn, asyncio.get_running_loop()))
+                    busy = await turn.run(partial(self._turn, turn, asyncio.get_running_loop()))
 
     async def _rest(self) -> None:
         if self._news:

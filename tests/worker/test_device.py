@@ -33,8 +33,8 @@ async def test_the_turn_goes_to_the_model_that_has_used_the_device_least(monkeyp
 
     async def serve(name: str, seconds: float) -> None:
         while turns["slow"] < 50:
-            async with device.turn(name):
-                await device.run(partial(clock.use, seconds))
+            async with device.turn(name) as turn:
+                await turn.run(partial(clock.use, seconds))
                 turns[name] += 1
 
     await asyncio.gather(serve("slow", 8.0), serve("fast", 2.0))
@@ -49,8 +49,8 @@ async def test_a_lane_is_kept_while_nobody_else_waits_and_what_was_used_then_is_
 
     async def serve(name: str, count: int) -> None:
         for _ in range(count):
-            async with device.turn(name):
-                await device.run(partial(clock.use, 1.0))
+            async with device.turn(name) as turn:
+                await turn.run(partial(clock.use, 1.0))
                 turns[name] += 1
 
     async with device.turn("old") as turn:
@@ -64,6 +64,23 @@ async def test_a_lane_is_kept_while_nobody_else_waits_and_what_was_used_then_is_
         clock.use(1.0)
         assert not turn.goes_on()
     await waiting
+
+
+async def test_a_step_that_hangs_is_noticed_and_a_turn_that_goes_on_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, clock = Device(), Clock()
+    monkeypatch.setattr("services.worker.device.time", clock)
+    stalls: list[float] = []
+    async with device.turn("a") as turn:
+
+        def steps() -> None:
+            for seconds in (40.0, 50.0, 60.0):
+                clock.use(seconds)
+                stalls.append(device.stalled_s())
+                assert turn.goes_on()
+
+        await turn.run(steps)
+        assert device.stalled_s() == 0.0
+    assert stalls == [40.0, 50.0, 60.0]
 
 
 async def test_as_many_turns_go_on_at_once_as_there_are_lanes() -> None:
