@@ -1,6 +1,7 @@
 """The queue's contract: jobs, leases, interest, the results log, and the mailbox that saves polling it."""
 
 from millrace.queue.connection import connect
+from millrace.queue.durability import Durability, Fast, Replicated
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.mailbox import Inbox, Mailbox
 from millrace.queue.queue import JobQueue
@@ -24,10 +25,12 @@ from millrace.queue.types import (
 )
 
 __all__ = [
+    "Durability",
     "Emission",
     "End",
     "Ending",
     "Entry",
+    "Fast",
     "Inbox",
     "JobQueue",
     "JobRecord",
@@ -39,6 +42,7 @@ __all__ = [
     "ModelVersion",
     "Priority",
     "Registry",
+    "Replicated",
     "Result",
     "Seal",
     "Seen",

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from millrace.queue.pipe import ConnectionLost, PipedRedis
@@ -18,7 +18,7 @@ CONNECT_S = 2.0
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What a Redis that is away, restarting or demoted raises."""
 
-__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "Redis", "RedisError", "connect"]
+__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "OutOfMemoryError", "Redis", "RedisError", "connect"]
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:

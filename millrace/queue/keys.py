@@ -31,12 +31,18 @@ clock in milliseconds.
     …:running                    zset    scripts → reap           while non-empty job → lease expiry
     …:due                        zset    scripts → reap           while non-empty job → a time not later than its next
                                                                                   expiry of any kind
-    …:load                       hash    scripts → scripts, all   8 days idle     jobs, cost, bytes (and jobs:TENANT,
-                                                                                  cost:TENANT) waiting; rate, rate_at,
-                                                                                  mean_cost; sequence; clock:CLASS
+    …:load                       hash    scripts → scripts, all   8 days idle     jobs, jobs:TENANT, cost:CLASS and
+                                                                                  cost:CLASS:TENANT waiting; bytes and
+                                                                                  bytes:TENANT not ended;
+                                                                                  weight:TENANT; sequence; clock:CLASS;
+                                                                                  unserved (since when jobs have
+                                                                                  waited for a first worker)
+    …:pace                       hash    scripts → submit, all    10 minutes idle how fast work gets done; see
+                                                                                  scripts/pace.lua
     …:pulse                      hash    reap → scripts           a day idle      last (when reap last ran), due (until
                                                                                   when it must again), amnesty
     …:take:WORKER                hash    take → take              two leases      sequence, reply: the last take again
+    …:barrier                    string  frontend → replicas      a minute        written before each WAIT
     …:bell                       list    scripts → worker         a minute        hints that work waits
 """
 

@@ -16,7 +16,14 @@ from typing import Any
 
 from millrace.errors import AlreadyExists, Exhausted, Unavailable
 from millrace.queue import keys, scripts, wire
-from millrace.queue.connection import AWAY, ConnectionLost, NoScriptError, Redis, RedisError
+from millrace.queue.connection import (
+    AWAY,
+    ConnectionLost,
+    NoScriptError,
+    OutOfMemoryError,
+    Redis,
+    RedisError,
+)
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
@@ -42,11 +49,16 @@ FOR_EVER_MS = 2**52
 BREAKS = 64
 """Broken connections that one call may meet before the server counts as away."""
 
+RETRY_S = (0.05, 60.0)
+"""The least and the most that a refused caller is told to wait."""
+UNKNOWN_RETRY_S, FULL_S = 1.0, 2.0
+"""What they are told where nothing is known of the rate, and where Redis itself has no memory left."""
+
 _FULL = {
-    "jobs": "too many jobs wait for this model",
-    "cost": "too much work waits for this model",
-    "tenant": "too many jobs of this tenant wait for this model",
-    "bytes": "the payloads of this model's jobs fill their share of memory",
+    b"jobs": "too many jobs wait for this model",
+    b"cost": "too much work waits for this model",
+    b"tenant": "this tenant has more than its share of what may wait for this model",
+    b"bytes": "the payloads of this model's jobs fill their share of memory",
 }
 
 
@@ -77,10 +89,9 @@ class JobQueue:
             if outcome == b"exists":
                 await self._give_up(placed, claimed)
                 raise _reused(ref)
-            if outcome == b"full":
+            if outcome in (b"full", b"slow", b"unserved"):
                 await self._give_up(placed, claimed)
-                bound = detail[0].decode()
-                raise Exhausted(_FULL[bound], reason=f"QUEUE_FULL_{bound.upper()}", retry_after_s=1.0)
+                raise _refusal(outcome, *detail)
         raise Unavailable("the job could not be queued in time", reason="CLAIM_LAPSED")
 
     async def _place(self, submission: Submission, not_after_ms: int) -> Any:
@@ -219,12 +230,14 @@ class JobQueue:
             pass
 
     async def load(self, model: ModelVersion) -> dict[str, float]:
-        """What waits and runs: jobs, cost, bytes, running, rate (cost per second, averaged over half a minute)."""
-        fields = await self._call(self._redis.hgetall, f"{model.base}load")
-        running = await self._call(self._redis.zcard, f"{model.base}running")
-        numbers = {name.decode(): float(value) for name, value in fields.items()}
-        wanted = ("jobs", "cost", "bytes", "rate", "mean_cost")
-        return {name: numbers.get(name, 0.0) for name in wanted} | {"running": float(running)}
+        """What waits and runs: jobs, cost, standard_cost (of the classes before BATCH), bytes, running; capacity, the
+        estimated cost that gets done in a second while something waits, 0 where that was never seen."""
+        load, pace, running = await asyncio.gather(
+            self._call(self._redis.hgetall, f"{model.base}load"),
+            self._call(self._redis.hgetall, f"{model.base}pace"),
+            self._call(self._redis.zcard, f"{model.base}running"),
+        )
+        return wire.decode_load(load, pace) | {"running": float(running)}
 
     async def _script(self, name: str, model: ModelVersion, *args: wire.Argument) -> Any:
         return await scripts.run(self._redis, name, model.base, *args, call=self._call)
@@ -242,12 +255,26 @@ class JobQueue:
                     raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
             except NoScriptError:
                 raise
+            except OutOfMemoryError as error:
+                raise Exhausted("the queue's memory is full", reason="MEMORY_FULL", retry_after_s=FULL_S) from error
             except RedisError as error:
                 raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
 
 
 def _reused(ref: JobRef) -> AlreadyExists:
     return AlreadyExists(f"job {ref.job_id} is another request", reason="JOB_ID_REUSED")
+
+
+def _refusal(outcome: bytes, *detail: Any) -> Exhausted | Unavailable:
+    """What submit.lua's refusal says to the caller."""
+    if outcome == b"unserved":
+        return Unavailable("no worker has come for this model", reason="NO_WORKER")
+    cause, retry_ms = detail
+    retry_s = UNKNOWN_RETRY_S if retry_ms < 0 else min(max(retry_ms / 1000, RETRY_S[0]), RETRY_S[1])
+    if outcome == b"slow":
+        text = f"the job would wait about {cause / 1000:.1f} s, too long for its deadline"
+        return Exhausted(text, reason="DEADLINE_TOO_NEAR", retry_after_s=retry_s)
+    return Exhausted(_FULL[cause], reason=f"QUEUE_FULL_{cause.decode().upper()}", retry_after_s=retry_s)
 
 
 def _verdicts(answers: list[bytes]) -> list[Verdict]:

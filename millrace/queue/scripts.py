@@ -11,7 +11,8 @@ from redis.exceptions import NoScriptError
 
 Call = Callable[..., Awaitable[Any]]
 FOLDER = Path(__file__).parent / "scripts"
-WITHOUT_PRELUDE = frozenset({"claim", "announce"})
+PRELUDES = {"claim": (), "announce": (), "confirm": (), "submit": ("prelude", "pace", "admission")}
+"""What stands before a script; before all others the first two."""
 REFUSED_WHEN_FULL = frozenset({"claim", "submit"})
 """What brings new work; a server whose memory is full still lets all other scripts finish what was begun."""
 
@@ -19,9 +20,8 @@ REFUSED_WHEN_FULL = frozenset({"claim", "submit"})
 @cache
 def source(name: str) -> tuple[str, str]:
     """A script's text, prelude included, and the SHA-1 by which the server knows it."""
-    text = (FOLDER / f"{name}.lua").read_text()
-    if name not in WITHOUT_PRELUDE:
-        text = (FOLDER / "prelude.lua").read_text() + text
+    parts = (*PRELUDES.get(name, ("prelude", "pace")), name)
+    text = "".join((FOLDER / f"{part}.lua").read_text() for part in parts)
     text = f"#!lua flags={'' if name in REFUSED_WHEN_FULL else 'allow-oom'}\n{text}"
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -52,7 +52,8 @@ class Limits:
     max_tenant_jobs: int = 5_000
     """Waiting jobs of one tenant."""
     max_payload_bytes: int = 1 << 30
-    """Payloads of all jobs of one model that have not ended."""
+    """Payloads of all jobs of one model that have not ended. BATCH may fill half of these bounds, STANDARD four fifths;
+    behind the first half of that, a tenant gets its share by weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,8 @@ class Submission:
     """Its results stay for the retention time after the end."""
     watcher: str = ""
     """The frontend that relays it from the start; empty where none does."""
+    worker_within_ms: int | None = None
+    """Where no worker serves the model: how long its jobs may wait for the first one. None where one does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,6 +50,7 @@ def submit_arguments(submission: Submission, limits: Limits, not_after_ms: int, 
         limits.max_payload_bytes,
         submission.task,
         payload,
+        -1 if submission.worker_within_ms is None else submission.worker_within_ms,
     ]
 
 
@@ -120,6 +121,22 @@ def decode_mailbox(message: bytes) -> list[tuple[str, Result | End]]:
         else:
             decoded.append((job.decode(), Result(offset=offset, history=history, body=body or None)))
     return decoded
+
+
+def decode_load(load: dict[bytes, bytes], pace: dict[bytes, bytes]) -> dict[str, float]:
+    """The hashes load and pace, as far as they say how busy a model is."""
+    costs = [float(load.get(f"cost:{priority:d}".encode(), 0)) for priority in sorted(Priority)]
+    full_cost, full_ms, cost, estimate = (
+        float(pace.get(field, default))
+        for field, default in ((b"full_cost", 0), (b"full_ms", 1), (b"mean_cost", 1), (b"mean_estimate", 1))
+    )
+    return {
+        "jobs": float(load.get(b"jobs", 0)),
+        "cost": sum(costs),
+        "standard_cost": sum(costs[1:]),
+        "bytes": float(load.get(b"bytes", 0)),
+        "capacity": 1000 * full_cost / full_ms * estimate / cost,
+    }
 
 
 def decode_record(ref: JobRef, fields: dict[bytes, bytes]) -> JobRecord:

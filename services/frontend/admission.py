@@ -1,10 +1,12 @@
 """From a valid request to a job in the queue: submitted, or found there under its name."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from millrace.errors import AlreadyExists, DataLoss, MillraceError, NotFound
-from millrace.queue import JobQueue, JobRecord, JobRef, ModelEntry, Result, Submission
+from millrace.errors import AlreadyExists, DataLoss, Exhausted, MillraceError, NotFound, Unavailable
+from millrace.queue import Durability, JobQueue, JobRecord, JobRef, ModelEntry, Result, Submission
 from millrace.queue import history as running
+from services.frontend.memory import Memory
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
 from services.frontend.parse import Asked, Position
@@ -24,13 +26,27 @@ class Target:
 
 
 class Admission:
-    """Raises Unavailable, in bounded time, where Redis is away."""
+    """Raises Unavailable, in bounded time, where Redis is away.
+
+    `weights` are the tenants' shares, 1 where nothing is said. For `scale_from_zero_s` jobs wait for the first worker
+    of a model that has none.
+    """
 
     def __init__(
-        self, queue: JobQueue, models: Models, readiness: Readiness, metrics: Metrics, *, queue_without_workers: bool
+        self,
+        queue: JobQueue,
+        models: Models,
+        readiness: Readiness,
+        memory: Memory,
+        durability: Durability,
+        metrics: Metrics,
+        *,
+        weights: Mapping[str, float],
+        scale_from_zero_s: float,
     ) -> None:
-        self._queue, self._models, self._readiness, self._metrics = queue, models, readiness, metrics
-        self._queue_without_workers = queue_without_workers
+        self._queue, self._models, self._readiness = queue, models, readiness
+        self._memory, self._durability, self._metrics = memory, durability, metrics
+        self._weights, self._scale_from_zero_s = weights, scale_from_zero_s
 
     async def resolve(self, tenant: str, job_id: str, request: Asked) -> Target:
         """The model that will run the job; or the job itself, where the request only attaches, or where the model takes
@@ -40,15 +56,10 @@ class Admission:
             return Target(ref=await self.attach(tenant, job_id, request.fingerprint))
         try:
             entry = await self._models.resolve(
-                request.model, request.model_version, without_workers=self._queue_without_workers
+                request.model, request.model_version, without_workers=self._scale_from_zero_s > 0
             )
         except MillraceError as error:
-            if not request.options.job_id or error.reason == "QUEUE_AWAY":
-                raise
-            try:
-                return Target(ref=await self.attach(tenant, job_id, request.fingerprint))
-            except NotFound:
-                raise error from None
+            return Target(ref=await self._find_instead(error, tenant, job_id, request))
         return Target(ref=JobRef(entry.model, tenant, job_id), entry=entry)
 
     async def submit(
@@ -61,10 +72,19 @@ class Admission:
         watcher: str = "",
         wanted_to_deadline: bool = False,
     ) -> JobRef:
-        """Checks the request against its model and queues the job, or finds it."""
+        """Checks the request against its model and queues the job, or finds it.
+
+        Raises:
+            Exhausted: a bound is reached, or the job could not make its deadline.
+            Unavailable: no worker has come in time, or the job is not kept.
+        """
         if target.entry is None:
             return target.ref
         valid = request.against(target.entry)
+        try:
+            self._memory.admit(request.options.priority, len(valid.payload))
+        except Exhausted as error:
+            return await self._find_instead(error, target.ref.tenant, target.ref.job_id, request)
         submission = Submission(
             ref=target.ref,
             fingerprint=valid.fingerprint,
@@ -72,15 +92,29 @@ class Admission:
             task=valid.task,
             cost=valid.cost,
             priority=request.options.priority,
+            weight=self._weights.get(target.ref.tenant, 1.0),
             timeout_ms=timeout_ms,
             resume_window_ms=request.options.resume_window_ms,
             wanted_to_deadline=wanted_to_deadline,
             retained=retained,
             watcher=watcher,
+            worker_within_ms=None if self._models.is_served(target.entry) else round(1000 * self._scale_from_zero_s),
         )
         ref = await self._queue.submit(submission)
+        if not await self._durability.holds(ref):
+            raise Unavailable("the queue has lost the job", reason="JOB_LOST")
         self._metrics.submitted.inc()
         return ref
+
+    async def _find_instead(self, error: MillraceError, tenant: str, job_id: str, request: Asked) -> JobRef:
+        """The job that the request has started before, though it could not start one now. Raises `error` where there is
+        none."""
+        if not request.options.job_id or error.reason == "QUEUE_AWAY":
+            raise error
+        try:
+            return await self.attach(tenant, job_id, request.fingerprint)
+        except NotFound:
+            raise error from None
 
     async def attach(self, tenant: str, job_id: str, fingerprint: str) -> JobRef:
         """The job that this request started.

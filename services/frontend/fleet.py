@@ -53,9 +53,9 @@ class Fleet:
             running_jobs=sum(round(load["running"]) for load in loads),
             context_length=max(entry.context_length for entry in entries),
         )
-        rate, waiting = sum(load["rate"] for load in loads), sum(load["cost"] for load in loads)
-        if rate > 0 or not waiting:
-            model.estimated_wait.CopyFrom(_duration(waiting / rate if waiting else 0.0))
+        if all(load["capacity"] or not load["standard_cost"] for load in loads):
+            waits = (load["standard_cost"] / load["capacity"] for load in loads if load["standard_cost"])
+            model.estimated_wait.CopyFrom(_duration(max(waits, default=0.0)))
         return model
 
 

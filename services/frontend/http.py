@@ -1,5 +1,6 @@
 """Plain HTTP beside gRPC: /metrics, /healthz and /readyz, in the same event loop."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from services.frontend.readiness import Readiness
 
 def make_app(registry: CollectorRegistry, readiness: Readiness, models: Models) -> Starlette:
     async def metrics(_: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(generate_latest, registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"alive": True})

@@ -1,6 +1,8 @@
 """What one frontend counts, served at /metrics."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import asyncio
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -10,6 +12,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        tasks = Gauge("millrace_frontend_tasks", "tasks of the event loop", registry=self.registry)
+        loop = asyncio.get_running_loop()
+        tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         self.calls = Counter(
             "millrace_frontend_calls", "RPCs that have ended", ["method", "code"], registry=self.registry
         )

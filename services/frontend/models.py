@@ -44,6 +44,10 @@ class Models:
             raise Unavailable(f"no worker is ready for model {name}", reason="NO_WORKER")
         return max(served or known, key=_rank)
 
+    def is_served(self, entry: ModelEntry) -> bool:
+        """Whether a worker was ready for it at the last reading."""
+        return self._ready_for(str(entry.model)) > 0
+
     async def is_ready(self, name: str, version: str) -> bool:
         """Whether a worker is ready for the model, in any version where none is named."""
         known = (entry for entry in await self.models() if entry.name == name and version in ("", entry.version))

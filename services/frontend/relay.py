@@ -2,7 +2,7 @@
 
 The inbox brings what is new; whatever it does not bring (a gap, a result too large for it, a nudge) is paged from the
 log. Each result's running hash is checked against the one before, so that a log that lost and rewrote results ends the
-stream instead of continuing it with other text.
+stream instead of continuing it with other text. Nothing is sent before it is kept (millrace.queue.durability).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
 from millrace.errors import Code, DataLoss, JobFailed, MillraceError, Unavailable
-from millrace.queue import End, Ending, Entry, JobQueue, JobRef, Result
+from millrace.queue import Durability, End, Ending, Entry, JobQueue, JobRef, Result
 from millrace.queue import history as running
 from services.frontend.admission import Admission, Target
 from services.frontend.call import Call
@@ -33,8 +33,11 @@ Send = Callable[[Result, bytes], Awaitable[None]]
 class Relays:
     """Relays jobs to calls."""
 
-    def __init__(self, queue: JobQueue, admission: Admission, interest: Interest, metrics: Metrics) -> None:
-        self._queue, self._admission, self._interest, self._metrics = queue, admission, interest, metrics
+    def __init__(
+        self, queue: JobQueue, admission: Admission, interest: Interest, durability: Durability, metrics: Metrics
+    ) -> None:
+        self._queue, self._admission, self._interest = queue, admission, interest
+        self._durability, self._metrics = durability, metrics
 
     @property
     def watcher(self) -> str:
@@ -96,7 +99,7 @@ class Relays:
         return answers[0]
 
     async def _relay(self, call: Call, stream: Stream, history: bytes, send: Send) -> None:
-        ending = await Relay(self._queue, self._metrics, call, stream, history, send).run()
+        ending = await Relay(self._queue, self._durability, self._metrics, call, stream, history, send).run()
         call.ended = True
         if ending.code is not Code.OK:
             raise from_ending(ending)
@@ -106,10 +109,17 @@ class Relay:
     """One stream's way from `stream.offset`, behind which the results have the running hash `history`, to the end."""
 
     def __init__(
-        self, queue: JobQueue, metrics: Metrics, call: Call, stream: Stream, history: bytes, send: Send
+        self,
+        queue: JobQueue,
+        durability: Durability,
+        metrics: Metrics,
+        call: Call,
+        stream: Stream,
+        history: bytes,
+        send: Send,
     ) -> None:
-        self._queue, self._metrics, self._call, self._stream = queue, metrics, call, stream
-        self._history, self._send = history, send
+        self._queue, self._durability, self._metrics = queue, durability, metrics
+        self._call, self._stream, self._history, self._send = call, stream, history, send
         self._largest = 1
         self._delivered = 0
 
@@ -120,8 +130,10 @@ class Relay:
         while ending is None:
             await inbox.wait()
             behind = inbox.behind
-            ending, gap = await self._deliver(inbox.take())
-            if ending is None and (behind or gap):
+            news = inbox.take()
+            kept = await self._durability.holds(stream.ref, news)
+            ending, gap = await self._deliver(news if kept else ())
+            if ending is None and (behind or gap or not kept):
                 ending = await self._catch_up()
             if ending is None and stream.error is not None:
                 raise stream.error
@@ -133,6 +145,8 @@ class Relay:
         while True:
             count = max(1, min(PAGE_ENTRIES, PAGE_BYTES // self._largest))
             entries = await self._read(count)
+            if not await self._durability.holds(self._stream.ref, entries):
+                continue
             ending, gap = await self._deliver(entries)
             if gap:
                 raise DataLoss("the log has lost results", reason="RESULTS_LOST")

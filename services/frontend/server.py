@@ -13,7 +13,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[i
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from millrace.errors import Unavailable
-from millrace.queue import JobQueue, Mailbox, Registry, connect
+from millrace.queue import Durability, Fast, JobQueue, Mailbox, Registry, Replicated, connect
 from millrace.queue.connection import Redis
 from services.frontend import fleet, inference, jobs, servicer
 from services.frontend.admission import Admission
@@ -23,6 +23,7 @@ from services.frontend.http import HttpServer, make_app
 from services.frontend.inference import Inference
 from services.frontend.interest import Interest
 from services.frontend.jobs import Jobs
+from services.frontend.memory import Memory
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
 from services.frontend.readiness import Readiness
@@ -31,6 +32,8 @@ from services.frontend.rules import Bounds
 from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
 
+LEAVE_S = 0.2
+"""How long calls are still served when we have said that we go; a short drain waits for a quarter of itself."""
 GRACE_S = 1.0
 MESSAGE_LIMITS = 2
 """gRPC takes messages of so many times what a request may have: those between are refused in our own words."""
@@ -66,7 +69,8 @@ class Frontend:
         async with AsyncExitStack() as stack:
             calls = await stack.enter_async_context(connect(self._settings.redis_url))
             subscription = await stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
-            self._build(calls, subscription)
+            barriers = await stack.enter_async_context(connect(self._settings.redis_url))
+            self._build(calls, subscription, barriers)
             await self._start_grpc()
             self.http_address = self._http.address
             stack.callback(self._http.close)
@@ -76,6 +80,8 @@ class Frontend:
                     tasks.create_task(self.mailbox.run()),
                     tasks.create_task(self.interest.run()),
                     tasks.create_task(self.readiness.run(self._set_health)),
+                    tasks.create_task(self._memory.run()),
+                    tasks.create_task(self._durability.run()),
                     tasks.create_task(self._reap()),
                     tasks.create_task(self._announce()),
                 ]
@@ -87,7 +93,7 @@ class Frontend:
                 for task in background:
                     task.cancel()
 
-    def _build(self, calls: Redis, subscription: Redis) -> None:
+    def _build(self, calls: Redis, subscription: Redis, barriers: Redis) -> None:
         settings = self._settings
         bounds = Bounds(
             max_request_bytes=settings.max_request_bytes,
@@ -102,14 +108,21 @@ class Frontend:
         self.interest = Interest(self.queue, self.mailbox, settings.frontend_id, settings.outage_s)
         self.readiness = Readiness(calls, self.mailbox)
         self._models = Models(Registry(calls))
+        self._memory = Memory(calls)
+        self._durability: Durability = Fast()
+        if settings.durability == "replicated":
+            self._durability = Replicated(barriers, replicas=settings.replicas, outage_s=settings.outage_s)
         admission = Admission(
             self.queue,
             self._models,
             self.readiness,
+            self._memory,
+            self._durability,
             self.metrics,
-            queue_without_workers=settings.queue_without_workers,
+            weights=settings.tenant_weights,
+            scale_from_zero_s=settings.scale_from_zero_s,
         )
-        relays = Relays(self.queue, admission, self.interest, self.metrics)
+        relays = Relays(self.queue, admission, self.interest, self._durability, self.metrics)
         self._border = Border(self.metrics, settings.slow_reader_s)
         self._services = {
             servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
@@ -156,14 +169,23 @@ class Frontend:
             await asyncio.sleep(pause_s)
 
     async def _drain(self) -> None:
-        """Refuses new calls, lets the open streams end, and sends the last of them to another frontend."""
+        """Sends callers elsewhere: those that watch our health, then every connection, then the last of the streams.
+
+        Closing the door tells each connection to go (GOAWAY): its open calls go on, and its next ones are made on
+        another connection, behind a virtual IP on another frontend. A call that crosses this word ends with CANCELLED
+        (grpc#41785), which the published service config retries as it does UNAVAILABLE.
+        """
+        drain_s = self._settings.drain_s
         log.info("frontend.draining", streams=len(self.interest))
-        self._border.draining = self.readiness.draining = True
+        self.readiness.draining = True
         await self._set_health(False)
+        await asyncio.sleep(min(LEAVE_S, drain_s / 4))
+        closing = asyncio.create_task(self._grpc.stop(drain_s + GRACE_S))
         try:
-            async with asyncio.timeout(self._settings.drain_s):
+            async with asyncio.timeout(drain_s):
                 await self.interest.empty()
         except TimeoutError:
             log.warning("frontend.drain_cut_short", streams=len(self.interest))
         self.interest.fail_all(Unavailable("this frontend is draining", reason="DRAINING"))
         await self._grpc.stop(GRACE_S)
+        await closing

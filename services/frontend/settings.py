@@ -3,10 +3,22 @@
 import os
 import secrets
 import socket
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PositiveFloat
+from pydantic_settings import NoDecode
 
 from millrace.settings import Settings
+
+
+def _parse_weights(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = (pair.partition("=") for pair in value.split(",") if pair)
+    return {tenant.strip(): weight for tenant, _, weight in pairs}
+
+
+Weights = Annotated[dict[str, PositiveFloat], NoDecode, BeforeValidator(_parse_weights)]
 
 
 def _draw_id() -> str:
@@ -21,7 +33,14 @@ class FrontendSettings(Settings):
     frontend_id: str = Field(
         default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="names its mailbox"
     )
-    queue_without_workers: bool = Field(default=True, description="queue for a known model that no worker serves now")
+    durability: Literal["fast", "replicated"] = Field(
+        default="fast", description="replicated: nothing is answered before Redis' replicas have it"
+    )
+    replicas: int = Field(default=1, ge=1, description="how many replicas must have it")
+    scale_from_zero_s: float = Field(
+        default=0.0, ge=0, description="how long jobs may wait for a model's first worker; 0: refused without one"
+    )
+    tenant_weights: Weights = Field(default_factory=dict, description="tenants' shares, as a=2,b=0.5; others have 1")
     slow_reader_s: float = Field(default=30.0, gt=0, description="a write that blocks longer ends its call")
     outage_s: float = Field(default=30.0, gt=0, description="running streams wait so long for a Redis that is away")
     drain_s: float = Field(default=20.0, ge=0, description="what running streams get before they are sent elsewhere")

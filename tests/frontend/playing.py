@@ -172,6 +172,20 @@ def texts(messages: list[GenerateResponse]) -> list[str]:
     return [message.deltas[0].text for message in messages]
 
 
+async def refusal(generation: Generation, job: JobOptions | None = None) -> str:
+    """The reason for which a new call is refused; empty where it is accepted, and then cancelled."""
+    call = generation.Generate(request(job=job))
+    try:
+        if await call.initial_metadata():
+            return ""
+        await call.read()
+    except grpc.aio.AioRpcError as error:
+        return reason(error)
+    finally:
+        call.cancel()
+    raise AssertionError("the call has ended without a result")
+
+
 def reason(error: grpc.aio.AioRpcError) -> str:
     """The reason in the error's ErrorInfo."""
     return next((info.reason for info in _details(error, ErrorInfo)), "")

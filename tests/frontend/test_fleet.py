@@ -1,6 +1,7 @@
 """What the frontend says about the fleet and about itself."""
 
 import json
+import time
 import urllib.request
 from asyncio import to_thread
 from typing import Any
@@ -55,10 +56,18 @@ async def test_the_wait_is_estimated_once_a_rate_is_known(
     channel: grpc.aio.Channel, generation: Generation, worker: Worker
 ) -> None:
     running, waiting = generation.Generate(request()), generation.Generate(request())
-    await (await worker.take()).emit("one")
+    held = await worker.take()
     await waiting.initial_metadata()
-    (model,) = (await FleetServiceStub(channel).ListModels(ListModelsRequest())).models
-    assert model.estimated_wait.ToSeconds() == pytest.approx(257 * 30, rel=0.01)
+    began = time.monotonic()
+
+    async def estimate() -> float:
+        await held.emit("word")
+        (model,) = (await FleetServiceStub(channel).ListModels(ListModelsRequest())).models
+        return model.estimated_wait.ToMilliseconds() / 1000
+
+    estimated = await eventually(estimate)
+    tokens_a_second = held.offset / (time.monotonic() - began)
+    assert estimated == pytest.approx(257 / tokens_a_second, rel=0.5)
     running.cancel()
     waiting.cancel()
 

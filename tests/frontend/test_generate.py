@@ -10,7 +10,19 @@ from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
 from services.frontend.server import Frontend
 from tests.eventually import eventually
-from tests.frontend.playing import MODEL, Generation, Worker, frontend, read, reason, request, texts, trailer, violated
+from tests.frontend.playing import (
+    MODEL,
+    Generation,
+    Worker,
+    frontend,
+    read,
+    reason,
+    refusal,
+    request,
+    texts,
+    trailer,
+    violated,
+)
 
 GRPC_ROUNDING = 1.01
 """gRPC rounds a timeout up on the wire: of 20 s the server sees up to 20.1."""
@@ -163,15 +175,34 @@ async def test_the_highest_version_with_a_ready_worker_is_chosen(redis_url: str,
             call.cancel()
 
 
-async def test_without_a_worker_the_frontend_may_refuse_instead_of_queueing(redis_url: str, worker: Worker) -> None:
+async def test_a_known_model_without_a_worker_is_unavailable(redis_url: str, worker: Worker) -> None:
     await worker.announce("draining")
-    async with (
-        frontend(redis_url, queue_without_workers=False) as served,
-        grpc.aio.insecure_channel(served.grpc_address) as channel,
-    ):
+    async with frontend(redis_url) as served, grpc.aio.insecure_channel(served.grpc_address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await read(TextGenerationServiceStub(channel).Generate(request()))
     assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
+
+
+async def test_jobs_wait_for_a_first_worker_for_as_long_as_it_may_take_and_no_longer(
+    redis_url: str, worker: Worker
+) -> None:
+    await worker.announce("draining")
+    async with (
+        frontend(redis_url, scale_from_zero_s=0.3) as served,
+        grpc.aio.insecure_channel(served.grpc_address) as channel,
+    ):
+        generation = TextGenerationServiceStub(channel)
+        early = generation.Generate(request())
+        await early.initial_metadata()
+
+        async def refused() -> bool:
+            await worker.announce("draining")
+            return await refusal(generation) == "NO_WORKER"
+
+        await eventually(refused)
+        await (await worker.take()).emit("all", last=True)
+        assert texts(await read(early)) == ["all"]
+        assert await refusal(generation) == ""
 
 
 async def test_a_job_that_nobody_can_come_back_for_ends_with_its_calls_deadline(

@@ -17,6 +17,8 @@ from millrace.queue import State
 from millrace.v1.generation_pb2 import GenerateResponse
 from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
+from millrace.v1.job_service_pb2 import GetJobRequest
+from millrace.v1.job_service_pb2_grpc import JobServiceStub
 from services.frontend.server import Frontend
 from tests.eventually import eventually
 from tests.frontend.playing import Generation, Worker, frontend, read, reason, request, texts, trailer
@@ -141,7 +143,9 @@ async def test_an_outage_that_does_not_end_ends_the_streams(own_valkey: Valkey) 
         assert "millrace-ended" not in trailer(caught.value)
 
 
-async def test_a_draining_frontend_lets_streams_end_and_refuses_new_ones(redis_url: str, worker: Worker) -> None:
+async def test_a_draining_frontend_says_so_then_closes_its_door_and_lets_streams_end(
+    redis_url: str, worker: Worker
+) -> None:
     async with (
         frontend(redis_url, drain_s=10) as served,
         grpc.aio.insecure_channel(served.grpc_address) as channel,
@@ -149,13 +153,20 @@ async def test_a_draining_frontend_lets_streams_end_and_refuses_new_ones(redis_u
         stub = TextGenerationServiceStub(channel)
         running = stub.Generate(request())
         held = await worker.take()
+        health = HealthStub(channel).Watch(HealthCheckRequest())
+        assert (await health.read()).status == HealthCheckResponse.SERVING
         served.stop()
-        await eventually(lambda: served.readiness.draining)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await read(stub.Generate(request()))
-        assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        answer = await HealthStub(channel).Check(HealthCheckRequest())
-        assert answer.status == HealthCheckResponse.NOT_SERVING
+        assert (await health.read()).status == HealthCheckResponse.NOT_SERVING
+
+        async def refused() -> grpc.StatusCode | None:
+            try:
+                await JobServiceStub(channel).GetJob(GetJobRequest(job_id="a"))
+            except grpc.aio.AioRpcError as error:
+                return error.code() if error.code() is not grpc.StatusCode.NOT_FOUND else None
+            return None
+
+        await eventually(refused)
+        assert await refused() is grpc.StatusCode.UNAVAILABLE
         await held.emit("all", last=True)
         assert texts(await read(running)) == ["all"]
 

@@ -4,12 +4,14 @@ It knows nothing of keys or scripts. `now` is moved by the test; a verb answers 
 tokens are random: the test tells the oracle which it saw.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from millrace.queue.queue import CLAIM_MS
 from millrace.queue.types import Emission, Ending, Limits, Priority, Result, Seal, Seen, State, Submission, Verdict
 from tests.queue.ledger import ABANDONED, LATE, MAX_ATTEMPTS, MAX_STRIKES, POISON, WORN_OUT, Job, Ledger
+
+ROOM = {Priority.INTERACTIVE: 1.0, Priority.STANDARD: 0.8, Priority.BATCH: 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class Oracle(Ledger):
 
     # ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, submission: Submission) -> str:
-        """`ok`, `reused`, or the bound that is full."""
+    def submit(self, submission: Submission, *, slow: bool = False) -> str:
+        """`ok`, `reused`, or the bound that is full. `slow`: the queue says that the job could not make its deadline,
+        which may only be where something waits."""
         name, mine, limits = submission.ref.job, submission.fingerprint, self.limits
         fingerprint, claimed, _ = self.claims.get(name, ("", 0, 0))
         if name not in self.claims or (name not in self.jobs and self.now > claimed + CLAIM_MS):
@@ -60,7 +63,7 @@ class Oracle(Ledger):
             return "reused"
         if name in self.jobs:
             return "ok"
-        if bound := self._full(submission):
+        if bound := self._full(submission) or ("deadline_too_near" if slow and self.load()["jobs"] else ""):
             del self.claims[name]
             return bound
         self._sequence += 1
@@ -249,21 +252,34 @@ class Oracle(Ledger):
 
     def load(self) -> dict[str, float]:
         """What waits and runs."""
-        waiting = [job for job in self.jobs.values() if job.state is State.WAITING]
-        unended = self.unended
+        return self._held(lambda _: True) | {"running": float(len(self.unended) - len(self._waiting(lambda _: True)))}
+
+    def _held(self, matches: Callable[[Job], bool]) -> dict[str, float]:
+        waiting, unended = self._waiting(matches), [job for job in self.unended if matches(job)]
         return {
             "jobs": float(len(waiting)),
             "cost": float(sum(job.submission.cost for job in waiting)),
             "bytes": float(sum(len(job.submission.payload) for job in unended)),
-            "running": float(len(unended) - len(waiting)),
         }
 
     def _full(self, submission: Submission) -> str:
-        load, limits, tenant = self.load(), self.limits, submission.ref.tenant
-        if load["jobs"] >= limits.max_waiting_jobs:
-            return "jobs"
-        if load["cost"] + submission.cost > limits.max_waiting_cost:
-            return "cost"
-        if len(self._waiting(lambda job: job.tenant == tenant)) >= limits.max_tenant_jobs:
-            return "tenant"
-        return "bytes" if load["bytes"] + len(submission.payload) > limits.max_payload_bytes else ""
+        """A class may fill its part of a bound; behind the first half of that, a tenant its share by weight."""
+        limits, tenant, room = self.limits, submission.ref.tenant, ROOM[submission.priority]
+        bounds = {"jobs": limits.max_waiting_jobs, "cost": limits.max_waiting_cost, "bytes": limits.max_payload_bytes}
+        amounts = {"jobs": 1, "cost": submission.cost, "bytes": len(submission.payload)}
+        held, own = self._held(lambda _: True), self._held(lambda job: job.tenant == tenant)
+        share = self._share(submission)
+        for bound, limit in bounds.items():
+            most, amount = limit * room, amounts[bound]
+            if held[bound] + amount > most:
+                return bound
+            if own[bound] and held[bound] + amount > most / 2 and own[bound] + amount > most * share:
+                return "tenant"
+        return "tenant" if own["jobs"] >= limits.max_tenant_jobs else ""
+
+    def _share(self, submission: Submission) -> float:
+        others = self._waiting(
+            lambda job: (job.priority, job.strikes) == (submission.priority, 0) and job.tenant != submission.ref.tenant
+        )
+        weights = {job.tenant: job.submission.weight for job in others}
+        return submission.weight / (submission.weight + sum(weights.values()))

@@ -17,10 +17,10 @@ MODEL = ModelVersion("m", "1")
 LIMITS = Limits(
     retention_ms=20_000,
     linger_ms=8_000,
-    max_waiting_jobs=4,
-    max_waiting_cost=45,
+    max_waiting_jobs=5,
+    max_waiting_cost=60,
     max_tenant_jobs=2,
-    max_payload_bytes=200,
+    max_payload_bytes=260,
 )
 WEIGHTS = {"a": 1.0, "b": 2.0, "c": 0.5}
 WORKERS = ["w1", "w2", "w3"]

@@ -85,14 +85,18 @@ def _check_lines(base: str, keys: Keys, waiting: dict[str, dict[str, bytes]]) ->
 
 
 def _check_counts(load: dict[str, bytes], jobs: dict[str, dict[str, bytes]]) -> Iterator[str]:
-    truth = Counter[str]()
+    truth, weights = Counter[str](), dict[str, float]()
     for fields in jobs.values():
         if fields["state"] == b"waiting":
             tenant, cost = fields["tenant"].decode(), int(fields["cost"])
-            truth.update({"jobs": 1, "cost": cost, f"jobs:{tenant}": 1, f"cost:{tenant}": cost})
+            priority = fields["class"].decode()
+            truth.update({"jobs": 1, f"jobs:{tenant}": 1})
+            truth.update({f"cost:{priority}": cost, f"cost:{priority}:{tenant}": cost})
+            weights[f"weight:{tenant}"] = float(fields["weight"])
         if fields["state"] != b"ended":
-            truth["bytes"] += int(fields["bytes"])
+            truth.update({"bytes": int(fields["bytes"]), f"bytes:{fields['tenant'].decode()}": int(fields["bytes"])})
     counted = {name: int(value) for name, value in load.items() if re.match(r"(jobs|cost|bytes)\b", name)}
+    yield from _same("weights", {name: float(load[name]) for name in load if name.startswith("weight:")}, weights)
     yield from _same("load", counted, {name: number for name, number in truth.items() if number})
 
 

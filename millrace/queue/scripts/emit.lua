@@ -9,7 +9,7 @@
 -- is success. That is asked before the token, since the end clears it.
 
 local lease_ms, mailbox_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
-local verdicts, done = {}, 0
+local verdicts = {}
 
 local function emitted_before(job, h, token, offset)
   if offset == 0 then return h.ender == token end
@@ -33,7 +33,7 @@ local function emit(at)
     put(job, h, 'strikes', 0)
     post(h, {job, offset, history, #body <= mailbox_bytes and body, false})
   end
-  done = done + spend(job, h, tonumber(ARGV[at + 9]))
+  spend(job, h, tonumber(ARGV[at + 9]))
   if ARGV[at + 5] == '1' then
     put(job, h, 'ender', token)
     finish(job, h, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 10])
@@ -44,6 +44,5 @@ local function emit(at)
 end
 
 for at = 3, #ARGV, 11 do table.insert(verdicts, emit(at)) end
-credit(done)
 deliver()
 return verdicts

@@ -15,7 +15,7 @@
 local base = KEYS[1]
 local CLASSES = {'30', '20', '10'}
 local MAX_STRIKES, MAX_ATTEMPTS = 3, 50
-local RATE_SECONDS = 30
+local PACE_MS = 10000 -- how long what was measured counts
 local IDLE_MS = 8 * 86400000
 local ORPHAN_MS = 7 * 86400000 -- how long a job that nobody reaps outlives its deadline
 
@@ -27,7 +27,9 @@ local function key(kind, name) return base .. kind .. ':' .. name end
 local function number(h, field) return tonumber(h[field] or 0) end
 
 -- A call of a command costs more here than the command: what a script changes in hashes is gathered, and written once.
-local counts, dirty, clocks, advanced, mean_cost = {}, {}, {}, {}, nil
+local counts, dirty, clocks, advanced = {}, {}, {}, {}
+local progress, successes = {}, {} -- CLASS:TENANT → cost done; {cost, estimate, run ms} of each job
+local write_pace
 
 local function put(job, h, field, value)
   local fields = dirty[job]
@@ -99,20 +101,26 @@ end
 
 local function count(field, amount) counts[field] = (counts[field] or 0) + amount end
 
+-- With a tenant's last waiting job its weight goes, with a model's the stretch in which something waited.
+local function forget_count(load, field)
+  redis.call('HDEL', load, field, (string.gsub(field, '^jobs:', 'weight:')))
+  if field == 'jobs' then redis.call('HDEL', base .. 'pace', 'since', 'done') end
+end
+
 -- Writes what was gathered.
 local function flush()
   local load = base .. 'load'
   for job in pairs(dirty) do write(job) end
   for field, amount in pairs(counts) do
-    if amount ~= 0 and redis.call('HINCRBY', load, field, amount) == 0 then redis.call('HDEL', load, field) end
+    if amount ~= 0 and redis.call('HINCRBY', load, field, amount) == 0 then forget_count(load, field) end
   end
   for class in pairs(advanced) do
     redis.call('HSET', load, 'clock:' .. class, string.format('%.6f', clocks[class]))
     redis.call('ZREMRANGEBYSCORE', key('rest', class), '-inf', clocks[class])
   end
-  if mean_cost then redis.call('HSET', load, 'mean_cost', string.format('%.3f', mean_cost)) end
   if next(counts) then redis.call('PEXPIRE', load, IDLE_MS) end
-  counts, advanced, mean_cost = {}, {}, nil
+  counts, advanced = {}, {}
+  write_pace()
 end
 
 -- The end of every script that changes jobs: writes, and tells the frontends.
@@ -125,9 +133,14 @@ end
 
 local function count_waiting(h, sign)
   count('jobs', sign)
-  count('cost', sign * number(h, 'cost'))
   count('jobs:' .. h.tenant, sign)
-  count('cost:' .. h.tenant, sign * number(h, 'cost'))
+  count('cost:' .. h.class, sign * number(h, 'cost'))
+  count('cost:' .. h.class .. ':' .. h.tenant, sign * number(h, 'cost'))
+end
+
+local function count_bytes(h, sign)
+  count('bytes', sign * number(h, 'bytes'))
+  count('bytes:' .. h.tenant, sign * number(h, 'bytes'))
 end
 
 -- Start-time fair queueing between tenants (Goyal, Vin, Cheng 1996): a tenant's virtual time is its served cost divided
@@ -183,6 +196,7 @@ local function enqueue(job, h)
     end
   end
   if h.state ~= 'waiting' then put(job, h, 'state', 'waiting') end
+  redis.call('HSET', base .. 'load', 'weight:' .. h.tenant, h.weight)
   count_waiting(h, 1)
 end
 
@@ -217,22 +231,13 @@ local function leave_running(job, h)
   settle(job, h)
 end
 
--- Adds work done to the measured rate, an exponential average over RATE_SECONDS.
-local function credit(amount)
-  if amount <= 0 then return end
-  local load = base .. 'load'
-  local rate = tonumber(redis.call('HGET', load, 'rate') or 0)
-  local age = (now - tonumber(redis.call('HGET', load, 'rate_at') or now)) / 1000
-  rate = rate * math.exp(-math.max(age, 0) / RATE_SECONDS) + amount / RATE_SECONDS
-  redis.call('HSET', load, 'rate', string.format('%.6f', rate), 'rate_at', now)
-end
-
--- Notes a job's actual cost so far; answers what is new of it.
+-- Notes a job's actual cost so far.
 local function spend(job, h, cost)
   local fresh = cost - number(h, 'spent')
-  if fresh <= 0 then return 0 end
+  if fresh <= 0 then return end
   put(job, h, 'spent', cost)
-  return fresh
+  local line = h.class .. ':' .. h.tenant
+  progress[line] = (progress[line] or 0) + fresh
 end
 
 -- The one way to end a job.
@@ -242,12 +247,11 @@ local function finish(job, h, code, reason, message, field)
   if h.state == 'waiting' then dequeue(job, h) else leave_running(job, h) end
   redis.call('ZREM', base .. 'due', job)
   redis.call('DEL', key('payload', job .. ':' .. h.fingerprint))
-  count('bytes', -number(h, 'bytes'))
+  count_bytes(h, -1)
   redis.call('PEXPIRE', key('job', job), h.retain)
   redis.call('PEXPIRE', stream, h.retain)
-  if tonumber(code) == 0 then
-    mean_cost = mean_cost or tonumber(redis.call('HGET', base .. 'load', 'mean_cost') or h.spent)
-    mean_cost = mean_cost + (number(h, 'spent') - mean_cost) / 20
+  if tonumber(code) == 0 and number(h, 'attempts') == 1 and number(h, 'spent') > 0 then
+    table.insert(successes, {number(h, 'spent'), number(h, 'cost'), now - number(h, 'taken')})
   end
   post(h, {job, tonumber(h.last), h.history, false, {tonumber(code), reason, message, field}})
   put(job, h, 'state', 'ended')

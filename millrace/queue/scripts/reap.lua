@@ -13,7 +13,10 @@
 local lease_ms = tonumber(ARGV[1])
 local pulse = base .. 'pulse'
 local last = tonumber(redis.call('HGET', pulse, 'last') or now)
-if was_away() then redis.call('HSET', pulse, 'amnesty', now + lease_ms) end
+if was_away() then
+  redis.call('HSET', pulse, 'amnesty', now + lease_ms)
+  redis.call('HDEL', pace, 'since', 'done')
+end
 if now < last then
   for _, job in ipairs(redis.call('ZRANGE', base .. 'running', 0, -1)) do
     redis.call('ZADD', base .. 'running', 'LT', now + lease_ms, job)

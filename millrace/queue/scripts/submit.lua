@@ -1,4 +1,4 @@
--- Accepts a job: bounds and enqueue in one step. A large payload is in its key already.
+-- Accepts a job: bounds, admission and enqueue in one step. A large payload is in its key already.
 --
 -- KEYS[1]  start of the model's keys
 -- ARGV     1 job  2 tenant  3 class  4 weight  5 cost  6 fingerprint  7 payload bytes  8 timeout ms
@@ -6,12 +6,13 @@
 --          13 interest ms  14 not after (time: the claim on the job's name is good until then)
 --          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
 --          19 task  20 the payload, where it is small, or ''
--- Answers  {'queued'} | {'exists', fingerprint} | {'full', bound} | {'late'} | {'bare'}, where the payload is gone; a
---          payload that is of no use goes
+--          21 how long jobs may wait for a first worker, ms (-1: there is a worker)
+-- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'bare'}, where the payload is gone | {'unserved'}, where no
+--          worker has come in time | a refusal of admission.lua; a payload that is of no use goes
 --
 -- Repeating the call is safe: the job exists then, and the answer says so.
 
-local job, tenant, cost, bytes = ARGV[1], ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
+local job, tenant = ARGV[1], ARGV[2]
 local payload = key('payload', job .. ':' .. ARGV[6])
 local known, state = unpack(redis.call('HMGET', key('job', job), 'fingerprint', 'state'))
 if known then
@@ -20,21 +21,25 @@ if known then
 end
 if now > tonumber(ARGV[14]) then return {'late'} end
 
-local held = {}
-for at, value in ipairs(redis.call('HMGET', base .. 'load', 'jobs', 'cost', 'jobs:' .. tenant, 'bytes')) do
-  held[at] = tonumber(value or 0)
-end
-local function full_bound()
-  if held[1] >= tonumber(ARGV[15]) then return 'jobs' end
-  if held[2] + cost > tonumber(ARGV[16]) then return 'cost' end
-  if held[3] >= tonumber(ARGV[17]) then return 'tenant' end
-  if held[4] + bytes > tonumber(ARGV[18]) then return 'bytes' end
-end
-local bound = full_bound()
-if bound then
+local function refuse(answer)
   redis.call('DEL', payload)
-  return {'full', bound}
+  return answer
 end
+
+local patience = tonumber(ARGV[21])
+if patience >= 0 then
+  local waiting, since = unpack(redis.call('HMGET', base .. 'load', 'jobs', 'unserved'))
+  if not (waiting and since) then
+    redis.call('HSET', base .. 'load', 'unserved', now)
+  elseif now - since > patience then
+    return refuse({'unserved'})
+  end
+end
+
+local asked = {class = ARGV[3], tenant = tenant, weight = ARGV[4], cost = ARGV[5], bytes = ARGV[7]}
+local refused = refusal(asked, tonumber(ARGV[8]),
+  {jobs = tonumber(ARGV[15]), cost = tonumber(ARGV[16]), tenant = tonumber(ARGV[17]), bytes = tonumber(ARGV[18])})
+if refused then return refuse(refused) end
 
 local lifetime = tonumber(ARGV[8]) + 60000
 if ARGV[20] ~= '' then
@@ -67,7 +72,7 @@ for field, value in pairs(h) do
 end
 redis.call('HSET', key('job', job), unpack(flat))
 redis.call('PEXPIRE', key('job', job), deadline - now + tonumber(ARGV[11]) + ORPHAN_MS)
-count('bytes', bytes)
+count_bytes(h, 1)
 enqueue(job, h)
 redis.call('ZADD', base .. 'due', math.min(deadline, wanted_until(h)), job)
 ring()

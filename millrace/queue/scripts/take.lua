@@ -103,6 +103,7 @@ end
 
 flush()
 local waiting = tonumber(redis.call('HGET', base .. 'load', 'jobs') or 0)
+if #leases > 0 then redis.call('HDEL', base .. 'load', 'unserved') end
 if #leases > 0 and waiting > 0 then ring() end
 deliver()
 local reply = cmsgpack.pack({hold, leases})
