@@ -5,7 +5,14 @@ from pathlib import Path
 import yaml
 
 
-def write_stub(repository: Path, name: str = "stub", version: str = "1", slots: int = 64, **options: object) -> Path:
+def write_stub(
+    repository: Path,
+    name: str = "stub",
+    version: str = "1",
+    slots: int = 64,
+    context_length: int = 100_000,
+    **options: object,
+) -> Path:
     """Writes NAME/VERSION/model.yaml; `options` are the stub engine's (step_ms, poison, …)."""
     folder = repository / name / version
     folder.mkdir(parents=True)
@@ -15,7 +22,7 @@ def write_stub(repository: Path, name: str = "stub", version: str = "1", slots: 
         "engine": "stub",
         "description": "sleeps instead of computing",
         "slots": slots,
-        "context_length": 100_000,
+        "context_length": context_length,
         "engine_options": options,
     }
     (folder / "model.yaml").write_text(yaml.safe_dump(model))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from millrace.errors import Unavailable
+from millrace.queue import history as running
 from millrace.queue import scripts
 from millrace.queue.connection import AWAY, Redis, RedisError
 from millrace.queue.keys import JobRef, ModelVersion
@@ -25,9 +26,13 @@ RETRY_S = 0.05
 class Durability(Protocol):
     """What a frontend asks before it answers."""
 
-    async def holds(self, ref: JobRef, entries: Sequence[Entry] = ()) -> bool:
-        """Returns when the job and these entries of its log are kept; False where Redis has them no more, so that its
-        log must be read again. Raises Unavailable where that cannot be known in time."""
+    async def holds(self, ref: JobRef) -> bool:
+        """Returns when the job is kept; False where Redis has it no more. Raises Unavailable where that cannot be known
+        in time."""
+
+    async def kept(self, ref: JobRef, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Returns when these entries of a log are kept. Fewer of them: the log is not what they say, and must be read
+        again. Raises as `holds`."""
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -36,8 +41,11 @@ class Durability(Protocol):
 class Fast:
     """What the primary has is kept."""
 
-    async def holds(self, ref: JobRef, entries: Sequence[Entry] = ()) -> bool:
+    async def holds(self, ref: JobRef) -> bool:
         return True
+
+    async def kept(self, ref: JobRef, entries: Sequence[Entry]) -> Sequence[Entry]:
+        return entries
 
     async def run(self) -> None:
         pass
@@ -64,11 +72,18 @@ class Replicated:
         self._claims: list[_Claim] = []
         self._news = asyncio.Event()
 
-    async def holds(self, ref: JobRef, entries: Sequence[Entry] = ()) -> bool:
-        last = max((entry for entry in entries if isinstance(entry, Result)), key=_offset, default=None)
-        ended = any(isinstance(entry, End) for entry in entries)
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    async def holds(self, ref: JobRef) -> bool:
+        return await self._ask(ref, 0, b"", ended=False)
+
+    async def kept(self, ref: JobRef, entries: Sequence[Entry]) -> Sequence[Entry]:
+        chain = chained(entries)
+        last = next((entry for entry in reversed(chain) if isinstance(entry, Result)), None)
         offset, history = (last.offset, last.history) if last is not None else (0, b"")
+        stands = await self._ask(ref, offset, history, ended=bool(chain) and isinstance(chain[-1], End))
+        return chain if stands else ()
+
+    async def _ask(self, ref: JobRef, offset: int, history: bytes, *, ended: bool) -> bool:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._claims.append(_Claim(ref, offset, history, ended, time.monotonic(), answer))
         self._news.set()
         return await answer
@@ -120,9 +135,27 @@ class Replicated:
                 self._news.set()
 
 
+def chained(entries: Sequence[Entry]) -> Sequence[Entry]:
+    """Those that lead to the last result, and the end behind it. A mailbox brings what it was told before a fail-over
+    and after it; the last alone says nothing of the others, but the running hash does."""
+    chain: list[Entry] = []
+    after: Result | None = None
+    for entry in reversed(entries):
+        if isinstance(entry, Result):
+            if after is not None and not _leads(entry, after):
+                continue
+            after = entry
+        elif isinstance(entry, End) and chain:
+            continue
+        chain.append(entry)
+    return chain[::-1]
+
+
+def _leads(earlier: Result, later: Result) -> bool:
+    if later.body is None or later.offset != earlier.offset + 1:
+        return False
+    return running.extend(earlier.history, later.body[: -running.FIELD_BYTES]) == later.history
+
+
 def _arguments(claims: Sequence[_Claim]) -> list[str | bytes | int]:
     return [part for claim in claims for part in (claim.ref.job, claim.offset, claim.history, int(claim.ended))]
-
-
-def _offset(result: Result) -> int:
-    return result.offset

@@ -8,6 +8,8 @@ them as they are.
 import hashlib
 
 EMPTY = bytes(8)
+FIELD_BYTES = 1 + len(EMPTY)
+"""The encoded field, which is the last of a serialised response."""
 
 
 def extend(history: bytes, body: bytes) -> bytes:

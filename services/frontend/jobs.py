@@ -6,13 +6,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from millrace.errors import Code
-from millrace.queue import Ending, JobQueue, JobRecord, JobRef, Result, State
+from millrace.queue import Ending, JobQueue, JobRecord, JobRef, Result, State, history
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, Job
 from services.frontend.admission import Admission, job_unknown
 from services.frontend.border import Border, Method
 from services.frontend.call import Call
 from services.frontend.parse import check_job_id, decode, parse_watch
-from services.frontend.relay import HISTORY_FIELD_BYTES, Encode, Relays
+from services.frontend.relay import Encode, Relays
 from services.frontend.rules import Bounds
 from services.frontend.status import from_ending, to_status
 from services.frontend.submit import parse_submit
@@ -46,8 +46,9 @@ class Jobs:
         ref = await self._admission.submit(
             target, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
         )
+        job = await self._describe(ref)
         await call.begin()
-        return await self._describe(ref)
+        return job
 
     async def get(self, raw: bytes, call: Call) -> Job:
         request = decode(GetJobRequest, raw, self._bounds.max_request_bytes)
@@ -113,7 +114,7 @@ def wrapping(task: str) -> Encode:
     tag, has_history = RESULT_TAGS[task], task == "generate"
 
     def wrap(result: Result, body: bytes) -> bytes:
-        inner = body if has_history else body[:-HISTORY_FIELD_BYTES]
+        inner = body if has_history else body[: -history.FIELD_BYTES]
         head = OFFSET_TAG + varint(result.offset) + tag + varint(len(inner))
         return head + inner + HISTORY_TAG + result.history
 

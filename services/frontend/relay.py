@@ -22,7 +22,6 @@ from services.frontend.status import from_ending
 
 PAGE_ENTRIES = 128
 PAGE_BYTES = 1 << 20
-HISTORY_FIELD_BYTES = 9
 RETRY_S = 0.2
 
 Encode = Callable[[Result, bytes], bytes]
@@ -89,7 +88,7 @@ class Relays:
         answers: list[bytes] = []
 
         async def keep(_: Result, body: bytes) -> None:
-            answers.append(body[:-HISTORY_FIELD_BYTES])
+            answers.append(body[: -running.FIELD_BYTES])
 
         await self._relay(call, stream, running.EMPTY, keep)
         if len(answers) != 1:
@@ -131,9 +130,9 @@ class Relay:
             await inbox.wait()
             behind = inbox.behind
             news = inbox.take()
-            kept = await self._durability.holds(stream.ref, news)
-            ending, gap = await self._deliver(news if kept else ())
-            if ending is None and (behind or gap or not kept):
+            kept = await self._durability.kept(stream.ref, news)
+            ending, gap = await self._deliver(kept)
+            if ending is None and (behind or gap or len(kept) < len(news)):
                 ending = await self._catch_up()
             if ending is None and stream.error is not None:
                 raise stream.error
@@ -145,7 +144,8 @@ class Relay:
         while True:
             count = max(1, min(PAGE_ENTRIES, PAGE_BYTES // self._largest))
             entries = await self._read(count)
-            if not await self._durability.holds(self._stream.ref, entries):
+            kept = await self._durability.kept(self._stream.ref, entries)
+            if len(kept) < len(entries):
                 continue
             ending, gap = await self._deliver(entries)
             if gap:
@@ -181,7 +181,7 @@ class Relay:
         return None, False
 
     async def _pass_on(self, result: Result, body: bytes) -> None:
-        self._history = running.extend(self._history, body[:-HISTORY_FIELD_BYTES])
+        self._history = running.extend(self._history, body[: -running.FIELD_BYTES])
         if self._history != result.history:
             raise DataLoss("the results in the log are not those that were sent", reason="HISTORY_DIFFERS")
         self._largest = max(self._largest, len(body))

@@ -7,14 +7,16 @@ import grpc.aio
 import pytest
 from redis.asyncio import Redis
 
-from millrace.queue import JobRef, Replicated, connect
+from millrace.queue import End, Ending, JobRef, Replicated, Result, connect
+from millrace.queue import history as running
+from millrace.queue.durability import chained
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse
 from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
 from millrace.v1.job_service_pb2 import SubmitJobRequest
 from millrace.v1.job_service_pb2_grpc import JobServiceStub
 from tests.eventually import eventually
-from tests.frontend.playing import MODEL, Generation, Worker, frontend, reason, request
+from tests.frontend.playing import HISTORY_TAG, MODEL, Generation, Worker, frontend, reason, request
 from tests.processes import Valkey
 from tests.proxy import Proxy
 
@@ -102,16 +104,34 @@ async def test_without_any_replica_a_call_fails_in_time(
     assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNAVAILABLE, "NOT_REPLICATED")
 
 
+def test_of_what_two_primaries_have_told_only_the_chain_counts() -> None:
+    old, new = results("a", "b", "c", "d"), results("a", "b", "x", "y", "z")
+    end = End(last_offset=5, ending=Ending())
+    assert chained([*old[1:], *new[2:], end]) == [*new[1:], end]
+    assert chained([*old, End(last_offset=4, ending=Ending()), *new[2:]]) == [*new[:1], old[1], *new[2:]]
+    assert chained(old) == old
+    assert chained([]) == []
+
+
+def results(*texts: str) -> list[Result]:
+    """As a log has them."""
+    made, history = [], running.EMPTY
+    for offset, body in enumerate(map(str.encode, texts), 1):
+        history = running.extend(history, body)
+        made.append(Result(offset=offset, history=history, body=body + HISTORY_TAG + history))
+    return made
+
+
 async def test_what_another_primary_does_not_have_is_not_kept(primary: Valkey, replica: Valkey, worker: Worker) -> None:
     """The connection breaks between the question and the wait, and the next server knows nothing of the job."""
     other_job = JobRef(MODEL, "default", "unknown")
     async with Proxy(f"127.0.0.1:{primary.port}") as proxy, connect(f"redis://{proxy.address}/0") as barriers:
         durability = Replicated(barriers, replicas=1, outage_s=5)
-        running = asyncio.create_task(durability.run())
+        serving = asyncio.create_task(durability.run())
         replica.pause()
         answer = asyncio.create_task(durability.holds(other_job))
         await eventually(lambda: bool(proxy._writers))
         proxy.break_connections()
         replica.resume()
         assert await answer is False
-        running.cancel()
+        serving.cancel()
