@@ -146,6 +146,7 @@ class Relay:
             entries = await self._read(count)
             kept = await self._durability.kept(self._stream.ref, entries)
             if len(kept) < len(entries):
+                await self._pause()
                 continue
             ending, gap = await self._deliver(entries)
             if gap:
@@ -160,9 +161,13 @@ class Relay:
             try:
                 return await self._queue.read(self._stream.ref, self._stream.offset, count)
             except Unavailable:
-                if self._stream.error is not None:
-                    raise self._stream.error from None
-                await asyncio.sleep(RETRY_S)
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Before the log is read again, where the stream was not failed meanwhile."""
+        if self._stream.error is not None:
+            raise self._stream.error
+        await asyncio.sleep(RETRY_S)
 
     async def _deliver(self, entries: Iterable[Entry]) -> tuple[Ending | None, bool]:
         """Passes on what follows; answers the job's end, and whether something is missing before it."""

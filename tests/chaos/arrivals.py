@@ -86,8 +86,8 @@ class Caller:
     async def offer(
         self, rates: Mapping[Kind, float], seconds: float, chance: random.Random, *, cut: bool = False
     ) -> "Offered":
-        """Poisson arrivals of each kind, at its rate a second; answers when all calls are over. `cut`: those that are not
-        over when the seconds are, are cancelled and left out."""
+        """Poisson arrivals of each kind, at its rate a second; answers when all calls are over. `cut`: those that are
+        not over when the seconds are, are cancelled and left out."""
         moments = sorted((moment, kind) for kind, rate in rates.items() for moment in _poisson(rate, seconds, chance))
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:

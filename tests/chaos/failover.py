@@ -71,9 +71,7 @@ async def run(scale: Scale) -> Outcome:
         done=f"{scale.of(1, 5)} fail-overs each way under {STREAMS} streams and {SUBMITTERS} submitters",
         counts=counts,
         figures={"stall p99, replicated": f"{percentile(stalls, 0.99):.2f} s", "all told, fast": f"{told_s:.2f} s"},
-        failures=tuple(
-            f"{durability}: {text}" for durability in tried for one in tried[durability] for text in one.broken
-        ),
+        failures=tuple(f"{name}: {text}" for name, rounds in tried.items() for one in rounds for text in one.broken),
     )
 
 
@@ -87,9 +85,7 @@ async def _fail_over(durability: str) -> Tried:
                 return await _try(running, servers, durability)
 
 
-async def _try(
-    running: Fleet, servers: Servers, durability: str
-) -> tuple[Sequence[Transcript], dict[str, int], list[str]]:
+async def _try(running: Fleet, servers: Servers, durability: str) -> Tried:
     watched = transcripts(durability, STREAMS)
     async with (
         AsyncClient(*running.addresses) as client,
