@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test lint format proto bench lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation lint format proto bench lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Millrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -29,6 +29,21 @@ test: $(ENVIRONMENT) ## run all tests and print the coverage
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+chaos: $(ENVIRONMENT) ## kill, freeze, cut and overload a fleet: a short round of every experiment, 8 minutes
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+chaos-long: $(ENVIRONMENT) ## the same experiments in full
+	$(BIN)/python -m tests.chaos --long $(ARGS)
+
+soak: $(ENVIRONMENT) ## mixed load and random faults for 10 minutes; fails on any growth (ARGS='--minutes 60')
+	$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(ENVIRONMENT) ## 100,000 hostile inputs, 5 minutes
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+simulation: $(ENVIRONMENT) ## the queue's protocol on a virtual clock: 3,000 schedules, a minute
+	$(BIN)/python -m tests.simulation $(ARGS)
 
 lint: $(ENVIRONMENT) ## check style, types and stubs; changes nothing
 	$(BIN)/ruff check .

@@ -21,6 +21,9 @@ class Settings(BaseSettings):
     lease_ms: int = Field(default=3_000, ge=200, description="how long a worker holds a job without renewing it")
     interest_ms: int = Field(default=3_000, ge=200, description="how long a frontend's interest lasts unrenewed")
     retention_ms: int = Field(default=600_000, ge=0, description="how long results stay after a job's end")
+    linger_ms: int = Field(
+        default=30_000, ge=0, description="the same for results that nobody can come back for, where none took them"
+    )
     max_waiting_jobs: int = Field(default=10_000, ge=1, description="jobs that may wait for one model")
     max_tenant_jobs: int = Field(default=5_000, ge=1, description="jobs of one tenant that may wait for one model")
     log_format: Literal["console", "json"] = Field(default="console", description="for people, or for machines")
@@ -33,6 +36,7 @@ class Settings(BaseSettings):
             lease_ms=self.lease_ms,
             interest_ms=self.interest_ms,
             retention_ms=self.retention_ms,
+            linger_ms=self.linger_ms,
             max_waiting_jobs=self.max_waiting_jobs,
             max_tenant_jobs=self.max_tenant_jobs,
         )

@@ -1,4 +1,4 @@
-"""What stands around every RPC: draining, counting, and the one place where errors become statuses."""
+"""What stands around every RPC: counting, and the one place where errors become statuses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
-from millrace.errors import Code, MillraceError, Unavailable
+from millrace.errors import Code, Exhausted, MillraceError
 from services.frontend.call import Call, Context
 from services.frontend.metrics import Metrics
 from services.frontend.status import DETAILS_KEY, Unexpected, to_status
@@ -20,6 +20,8 @@ Stream: TypeAlias = Callable[[bytes, Call], Awaitable[None]]
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 ENDED = (("millrace-ended", "1"),)
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
+"""Tells gRPC's own retries when to come (gRFC A6), a negative number: not at all."""
 ABORT_S = 2.0
 """How long a status may wait behind messages that the caller does not read."""
 STATUS_CODES = {Code(status.value[0]): status for status in grpc.StatusCode}
@@ -32,13 +34,12 @@ class Border:
     def __init__(self, metrics: Metrics, slow_reader_s: float) -> None:
         self._metrics = metrics
         self._slow_reader_s = slow_reader_s
-        self.draining = False
 
-    def unary(self, name: str, behaviour: Unary, *, while_draining: bool = False) -> Method:
+    def unary(self, name: str, behaviour: Unary) -> Method:
         """A behaviour that has serialised its answer already gives bytes."""
 
         async def answer(request: bytes, context: Context) -> bytes:
-            message = await self._serve(name, behaviour, request, context, while_draining=while_draining)
+            message = await self._serve(name, behaviour, request, context)
             return message if isinstance(message, bytes) else message.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -51,18 +52,10 @@ class Border:
         return grpc.unary_stream_rpc_method_handler(answer)
 
     async def _serve(
-        self,
-        name: str,
-        behaviour: Callable[[bytes, Call], Awaitable[T]],
-        request: bytes,
-        context: Context,
-        *,
-        while_draining: bool = False,
+        self, name: str, behaviour: Callable[[bytes, Call], Awaitable[T]], request: bytes, context: Context
     ) -> T:
         call, code = Call(context, self._slow_reader_s), Code.CANCELLED
         try:
-            if self.draining and not while_draining:
-                raise Unavailable("this frontend is draining", reason="DRAINING")
             answer = await behaviour(request, call)
             if call.ended:
                 context.set_trailing_metadata(ENDED)
@@ -83,9 +76,18 @@ class Border:
 
     async def _abort(self, call: Call, context: Context, error: MillraceError) -> NoReturn:
         status = to_status(error)
-        trailer = (ENDED if call.ended else ()) + ((DETAILS_KEY, status.SerializeToString()),)
+        trailer = (ENDED if call.ended else ()) + _pushback(call, error) + ((DETAILS_KEY, status.SerializeToString()),)
         try:
             async with asyncio.timeout(ABORT_S):
                 await context.abort(STATUS_CODES[error.code], status.message, trailer)
         except (TimeoutError, grpc.aio.InternalError) as lost:
             raise asyncio.CancelledError("the caller takes no status") from lost
+
+
+def _pushback(call: Call, error: MillraceError) -> tuple[tuple[str, str], ...]:
+    """A job that has ended gives the same answer again; a refusal says when it is worth asking."""
+    if call.ended:
+        return ((PUSHBACK_KEY, "-1"),)
+    if isinstance(error, Exhausted):
+        return ((PUSHBACK_KEY, str(round(error.retry_after_s * 1000))),)
+    return ()

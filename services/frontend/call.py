@@ -42,7 +42,8 @@ class Call:
         return remaining
 
     async def begin(self) -> None:
-        """Tells the caller the job's id, before the first result."""
+        """Tells the caller the job's id, before the first result. From here on gRPC itself retries nothing: a call with
+        one answer begins when it has it."""
         await self._context.send_initial_metadata(((JOB_ID_KEY, self.job_id),))
 
     async def send(self, message: bytes) -> None:

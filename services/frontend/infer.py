@@ -40,7 +40,7 @@ class AskedInfer(Asked):
     payload: bytes
 
     def against(self, entry: ModelEntry) -> ValidRequest:
-        """Raises InvalidRequest with every violation of the model's signature, and OtherTask."""
+        """Raises InvalidRequest with the violations of the model's signature, and OtherTask."""
         if not entry.outputs:
             text = f"model {entry.name} takes no tensors: its task is {entry.task}"
             raise OtherTask(text, reason="TASK_UNIMPLEMENTED")
@@ -57,7 +57,7 @@ class AskedInfer(Asked):
 
 
 def parse_infer(raw: bytes, bounds: Bounds) -> AskedInfer:
-    """Raises InvalidRequest with every violation. The bytes go to the worker as they are."""
+    """Raises InvalidRequest with the violations. The bytes go to the worker as they are."""
     request = decode(ModelInferRequest, raw, bounds.max_tensor_bytes, "raw_input_contents")
     raise_any(_check_model(request))
     return make_infer(request, raw, _options(request, bounds) if request.parameters else _no_options(bounds))

@@ -41,8 +41,8 @@ class Inference:
 
     def methods(self, border: Border) -> dict[str, Method]:
         return {
-            "ServerLive": border.unary(f"{SERVICE}/ServerLive", self.server_live, while_draining=True),
-            "ServerReady": border.unary(f"{SERVICE}/ServerReady", self.server_ready, while_draining=True),
+            "ServerLive": border.unary(f"{SERVICE}/ServerLive", self.server_live),
+            "ServerReady": border.unary(f"{SERVICE}/ServerReady", self.server_ready),
             "ServerMetadata": border.unary(f"{SERVICE}/ServerMetadata", self.server_metadata),
             "ModelReady": border.unary(f"{SERVICE}/ModelReady", self.model_ready),
             "ModelMetadata": border.unary(f"{SERVICE}/ModelMetadata", self.model_metadata),
@@ -57,10 +57,11 @@ class Inference:
         target = await self._admission.resolve(call.tenant, call.job_id, request)
         with self._relays.open(target.ref) as stream:
             ref = await self._relays.submit(call, stream, target, request)
-            if options.job_id:
-                await call.begin()
             answer = await self._relays.single(call, stream, ref, attached=bool(options.job_id))
-        return _echo(request.message.id, answer) if options.job_id else answer
+        if not options.job_id:
+            return answer
+        await call.begin()
+        return _echo(request.message.id, answer)
 
     async def server_live(self, _raw: bytes, _call: Call) -> ServerLiveResponse:
         return ServerLiveResponse(live=True)

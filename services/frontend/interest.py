@@ -8,7 +8,7 @@ One task does all of it, one call after the other, so that a renewal can never o
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
@@ -158,7 +158,7 @@ class Interest:
         while refs := _pop(self._departures, CHUNK):
             with _again(self._departures, refs):
                 await self._queue.unwatch(self.frontend_id, refs)
-        while refs := _pop(self._forgets, CHUNK):
+        while refs := _pop(self._forgets, CHUNK, but=self._departures):
             with _again(self._forgets, refs):
                 await self._queue.forget(refs)
         while refs := _pop(self._arrivals, CHUNK):
@@ -179,8 +179,9 @@ class Interest:
             _wake(stream, offset, seen[stream.ref])
 
 
-def _pop(pending: dict[JobRef, None], count: int) -> list[JobRef]:
-    refs = list(islice(pending, count))
+def _pop(pending: dict[JobRef, None], count: int, but: Container[JobRef] = ()) -> list[JobRef]:
+    """Takes out so many; `but` are left in: who leaves while others are forgotten has to depart first."""
+    refs = list(islice((ref for ref in pending if ref not in but), count))
     for ref in refs:
         del pending[ref]
     return refs

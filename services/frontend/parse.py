@@ -3,8 +3,11 @@
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from itertools import chain, islice
+from typing import TypeVar, cast
 
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 
 from millrace.errors import Code, InvalidRequest, MillraceError, Violation
@@ -14,11 +17,16 @@ from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_pb2 import JobOptions
 from millrace.v1.job_service_pb2 import WatchJobRequest
 from services.frontend.rules import PRIORITIES, Bounds, Violations, check_generate, check_job
+from services.frontend.wire import is_swollen
 
 M = TypeVar("M", bound=Message)
 BYTES_PER_TOKEN = 4
 DEFAULT_MAX_TOKENS = 256
 """What a completion without max_tokens is taken to cost."""
+LARGEST_CONTEXT = 1 << 20
+"""Where a model does not say how long its context is: the most that a generation is taken to cost."""
+MOST_VIOLATIONS = 10
+"""What a refusal names; it travels in the call's trailers, which clients take up to 8 KB of."""
 
 
 class OtherTask(MillraceError):
@@ -77,11 +85,11 @@ class ValidRequest(Asked):
         """A generation costs no more than the model's context holds."""
         if entry.outputs:
             raise OtherTask(f"model {entry.name} takes tensors: call ModelInfer", reason="TASK_UNIMPLEMENTED")
-        return replace(self, cost=min(self.cost, entry.context_length or self.cost))
+        return replace(self, cost=min(self.cost, entry.context_length or LARGEST_CONTEXT))
 
 
 def parse_generate(raw: bytes, bounds: Bounds) -> ValidRequest:
-    """Raises InvalidRequest with every violation."""
+    """Raises InvalidRequest with the violations, as `raise_any` does."""
     request = decode(GenerateRequest, raw, bounds.max_request_bytes)
     raise_any(check_generate(request), check_job(request.job, bounds, attachable=True))
     return valid_generate(request, request.job, bounds)
@@ -102,9 +110,11 @@ def check_job_id(job_id: str) -> None:
 
 
 def decode(kind: type[M], raw: bytes, max_bytes: int, field: str = "") -> M:
-    """`field` is to blame where the message is too large."""
+    """`field` is to blame where the message is too large, in bytes or in parts."""
     if len(raw) > max_bytes:
         raise InvalidRequest([Violation(field, f"the request has {len(raw)} bytes, at most {max_bytes} are taken")])
+    if is_swollen(raw, cast(Descriptor, kind.DESCRIPTOR)):
+        raise InvalidRequest([Violation(field, "the request has too many fields, or too many packed numbers")])
     try:
         return kind.FromString(raw)
     except DecodeError as error:
@@ -112,7 +122,8 @@ def decode(kind: type[M], raw: bytes, max_bytes: int, field: str = "") -> M:
 
 
 def raise_any(*checks: Violations) -> None:
-    if violations := [violation for check in checks for violation in check]:
+    """Raises InvalidRequest with the first `MOST_VIOLATIONS`, and looks for no more."""
+    if violations := list(islice(chain.from_iterable(checks), MOST_VIOLATIONS)):
         raise InvalidRequest(violations)
 
 
@@ -136,18 +147,23 @@ def valid_generate(request: GenerateRequest, options: JobOptions, bounds: Bounds
 
 def make_options(options: JobOptions, bounds: Bounds) -> ValidOptions:
     """JobOptions that were checked."""
-    timeout_ms = options.timeout.ToMilliseconds() or round(bounds.default_timeout_s * 1000)
+    timeout_ms = _milliseconds(options.timeout) or round(bounds.default_timeout_s * 1000)
     return ValidOptions(
         job_id=options.job_id,
         position=_position(options.after_offset, options.after_history),
         priority=PRIORITIES[options.priority],
-        resume_window_ms=options.resume_window.ToMilliseconds(),
+        resume_window_ms=_milliseconds(options.resume_window),
         timeout_ms=timeout_ms,
     )
 
 
 def _position(offset: int, history: int) -> Position:
     return Position(offset=offset, history=history.to_bytes(8, "little") if history else b"")
+
+
+def _milliseconds(duration: Duration) -> int:
+    """Rounded up: what is set never becomes 0, which means something else."""
+    return -(-duration.ToNanoseconds() // 1_000_000)
 
 
 def make_fingerprint(request: Message) -> str:

@@ -7,10 +7,11 @@ import structlog
 
 from millrace.errors import Unavailable
 from millrace.queue import Mailbox
-from millrace.queue.connection import AWAY, Redis
+from millrace.queue.connection import AWAY, ConnectionLost, Redis
 
 CHECK_S = 0.5
 ANSWER_S = 1.0
+RETRY_S = 0.02
 log = structlog.get_logger()
 
 
@@ -55,9 +56,18 @@ class Readiness:
             await asyncio.sleep(CHECK_S if self.once_ready.is_set() else CHECK_S / 10)
 
     async def _ping(self) -> bool:
+        """An answer that is lost with its connection says nothing of the server: the next connection tells."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                await self._redis.ping()
+                return await self._redis_pings()
         except (*AWAY, TimeoutError):
             return False
-        return True
+
+    async def _redis_pings(self) -> bool:
+        while True:
+            try:
+                await self._redis.ping()
+            except ConnectionLost:
+                await asyncio.sleep(RETRY_S)
+            else:
+                return True

@@ -9,6 +9,9 @@ from millrace.errors import DOMAIN, Code, Exhausted, InvalidRequest, JobFailed, 
 from millrace.queue import Ending
 
 DETAILS_KEY = "grpc-status-details-bin"
+MESSAGE_BYTES, FIELD_BYTES, DESCRIPTION_BYTES = 512, 100, 250
+"""What is told of texts that may hold the caller's own: a status travels in trailers, which clients take up to 8 KB of,
+three bytes for each that is not ASCII, and drop whole where they are larger."""
 
 
 class Unexpected(MillraceError):
@@ -29,7 +32,8 @@ def to_status(error: MillraceError) -> Status:
         details.append(retry)
     if isinstance(error, InvalidRequest):
         details.append(BadRequest(field_violations=[_violation(violation) for violation in error.violations]))
-    return Status(code=int(error.code), message=error.message, details=[_any(detail) for detail in details])
+    message = _shorten(error.message, MESSAGE_BYTES)
+    return Status(code=int(error.code), message=message, details=[_any(detail) for detail in details])
 
 
 def from_ending(ending: Ending) -> MillraceError:
@@ -41,7 +45,16 @@ def from_ending(ending: Ending) -> MillraceError:
 
 
 def _violation(violation: Violation) -> BadRequest.FieldViolation:
-    return BadRequest.FieldViolation(field=violation.field, description=violation.description)
+    return BadRequest.FieldViolation(
+        field=_shorten(violation.field, FIELD_BYTES), description=_shorten(violation.description, DESCRIPTION_BYTES)
+    )
+
+
+def _shorten(text: str, most_bytes: int) -> str:
+    encoded = text[:most_bytes].encode(errors="replace")
+    if len(text) <= most_bytes and len(encoded) <= most_bytes:
+        return encoded.decode()
+    return encoded[:most_bytes].decode(errors="ignore") + "…"
 
 
 def _any(detail: Message) -> Any:

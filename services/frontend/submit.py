@@ -8,7 +8,7 @@ from services.frontend.rules import Bounds, Violations, check_generate, check_jo
 
 
 def parse_submit(raw: bytes, bounds: Bounds) -> Asked:
-    """Raises InvalidRequest with every violation, and OtherTask for a kind that is not served."""
+    """Raises InvalidRequest with the violations, and OtherTask for a kind that is not served."""
     request = decode(SubmitJobRequest, raw, max(bounds.max_request_bytes, bounds.max_tensor_bytes))
     kind = request.WhichOneof("task")
     if kind is None:

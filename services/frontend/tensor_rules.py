@@ -14,6 +14,10 @@ NARROW = {"INT8": (-128, 127), "INT16": (-32_768, 32_767), "UINT8": (0, 255), "U
 """Datatypes that share a wider field, and what they hold."""
 MOST_TEXTS, MOST_TYPED = 1 << 16, 1 << 20
 """Elements of BYTES, and of typed contents, which are looked at one by one."""
+MOST_OF_NOTHING = 1 << 26
+"""Elements of an empty tensor, if its sizes of 0 were 1: they could else ask for padding, or outputs, of any size."""
+SHOWN_CHARACTERS = 64
+"""Of a text that the caller made up."""
 UNSUPPORTED = {
     "classification": "is not supported: ask for the tensor itself",
     "shared_memory_region": "is not supported: frontends and workers are different machines",
@@ -51,7 +55,8 @@ def _check_names(field: str, names: Sequence[str], known: Iterable[str]) -> Viol
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name not in known:
-            yield Violation(f"{field}[{index}].name", f"there is no {name!r}; the model has {', '.join(known)}")
+            text = f"there is no {name[:SHOWN_CHARACTERS]!r}; the model has {', '.join(known)}"
+            yield Violation(f"{field}[{index}].name", text)
         elif name in seen:
             yield Violation(f"{field}[{index}].name", f"{name} is there twice")
         seen.add(name)
@@ -67,12 +72,18 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
     field = f"inputs[{index}]"
     yield from _check_parameters(f"{field}.parameters", tensor.parameters)
     if tensor.datatype != spec.datatype:
-        yield Violation(f"{field}.datatype", f"{spec.name} takes {spec.datatype}, not {tensor.datatype or 'nothing'}")
+        given = tensor.datatype[:SHOWN_CHARACTERS] or "nothing"
+        yield Violation(f"{field}.datatype", f"{spec.name} takes {spec.datatype}, not {given}")
+    if len(tensor.shape) != len(spec.shape):
+        yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {len(tensor.shape)} sizes")
+        return
     shape = tuple(tensor.shape)
     if any(not 0 <= size <= LARGEST_DIMENSION for size in shape):
         yield Violation(f"{field}.shape", f"must have sizes from 0 to {LARGEST_DIMENSION}")
     elif not spec.fits(shape):
         yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {list(shape)}")
+    elif 0 in shape and math.prod(size or 1 for size in shape) > MOST_OF_NOTHING:
+        yield Violation(f"{field}.shape", f"must say at most {MOST_OF_NOTHING} elements, even with each 0 taken for 1")
     elif spec.datatype == BYTES and math.prod(shape) > MOST_TEXTS:
         yield Violation(f"{field}.shape", f"a tensor of BYTES has at most {MOST_TEXTS} elements")
     elif tensor.datatype != spec.datatype:

@@ -8,19 +8,17 @@ Nothing here follows a link or leaves the repository. An engine is an entry poin
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
 import onnxruntime as ort
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from millrace.engine import Engine, EngineContext
+from services.worker import untrusted
 
 GROUP = "millrace.engines"
 MODEL_FILE = "model.yaml"
@@ -86,6 +84,10 @@ class ModelFile(_Frozen):
     context_length: int | None = Field(default=None, ge=2, description="None: the graph's own")
     prefill_chunk_tokens: int = Field(default=128, ge=1, description="prompts are cut at multiples of it")
     step_tokens: int = Field(default=0, ge=0, description="prompt tokens of one step; 0: one chunk")
+    continuation: Literal["prefill", "replay"] = Field(
+        default="prefill",
+        description="how the tokens that a job's log holds come into the cache: in chunks, or one by one as they came",
+    )
     defaults: DefaultFields = DefaultFields()
     batching: Batching = Batching()
     engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own business")
@@ -127,12 +129,22 @@ def scan(folder: Path) -> tuple[list[Model], list[Broken]]:
     Raises FileNotFoundError where there is no such folder."""
     models: list[Model] = []
     broken: list[Broken] = []
-    for path in _versions(folder):
+    for name in sorted(_folders(folder)):
         try:
-            models.append(_read(path))
-        except (OSError, ValueError) as error:
-            broken.append(Broken(path=path, reason=str(error)))
+            versions = sorted(_folders(name), key=_version_order)
+        except OSError as error:
+            broken.append(_broken(name, error))
+            continue
+        for path in versions:
+            try:
+                models.append(_read(path))
+            except (OSError, ValueError) as error:
+                broken.append(_broken(path, error))
     return models, broken
+
+
+def _broken(path: Path, error: Exception) -> Broken:
+    return Broken(path=Path(untrusted.printable(str(path))), reason=untrusted.sentence(error))
 
 
 def resolve_device(wanted: str) -> str:
@@ -151,13 +163,17 @@ def resolve_device(wanted: str) -> str:
 
 
 def load(model: Model, device: str, threads: int) -> Engine:
-    """The model's engine, warm, on a device as `resolve_device` names it. Raises ValueError for an engine that nothing
-    provides, and whatever the engine raises."""
-    build = _entry_point(model.file.engine).load()
-    config = model.file.model_dump()
-    config["step_tokens"] = model.file.step_tokens or model.file.prefill_chunk_tokens
-    context = EngineContext(folder=model.folder, config=config, device=resolve_device(device), threads=threads)
-    return cast(Engine, build(context))
+    """The model's engine, warm, on a device as `resolve_device` names it. Raises ValueError, with a sentence, where it
+    cannot be had, whatever it is that the engine or the libraries below it raise."""
+    build, device = _entry_point(model.file.engine).load(), resolve_device(device)
+    try:
+        config = model.file.model_dump()
+        config["step_tokens"] = model.file.step_tokens or model.file.prefill_chunk_tokens
+        return cast(Engine, build(EngineContext(folder=model.folder, config=config, device=device, threads=threads)))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise ValueError(untrusted.sentence(error)) from error
 
 
 def _entry_point(name: str) -> EntryPoint:
@@ -165,11 +181,6 @@ def _entry_point(name: str) -> EntryPoint:
     if name not in known:
         raise ValueError(f"unknown engine {name!r}: installed are {', '.join(sorted(known)) or 'none'}")
     return known[name]
-
-
-def _versions(folder: Path) -> Iterator[Path]:
-    for name in sorted(_folders(folder)):
-        yield from sorted(_folders(name), key=_version_order)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -183,10 +194,10 @@ def _version_order(path: Path) -> tuple[bool, int, str]:
 
 def _read(path: Path) -> Model:
     """Raises ValueError with a sentence for whoever maintains the repository."""
-    files = _files(path)
+    files = untrusted.names(path)
     if not re.fullmatch(NAME, path.name):
         raise ValueError("a version's name has letters, digits, '_', '.', '-', and at most 64 of them")
-    file = _parse((path / MODEL_FILE).read_bytes()) if MODEL_FILE in files else _plain(path, files)
+    file = _parse(path / MODEL_FILE) if MODEL_FILE in files else _plain(path, files)
     if file.name != path.parent.name:
         raise ValueError(f"name: {file.name!r} lies in a folder called {path.parent.name!r}")
     if file.engine == "generation":
@@ -207,25 +218,12 @@ def _plain(path: Path, files: list[str]) -> ModelFile:
     return ModelFile(name=path.parent.name, task="tensor", engine="batch", graphs={"cpu": graph, "cuda": graph})
 
 
-def _parse(text: bytes) -> ModelFile:
+def _parse(path: Path) -> ModelFile:
     try:
-        return ModelFile.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{MODEL_FILE} is not YAML: {error}") from None
+        return ModelFile.model_validate(untrusted.read_yaml(path))
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
         raise ValueError(f"{MODEL_FILE}: {'; '.join(problems)}") from None
-
-
-def _files(folder: Path) -> list[str]:
-    """All files below, relative, sorted. A link, even one that stays inside, is refused."""
-    found = []
-    for path in (folder.parent, folder, *folder.rglob("*")):
-        if path.is_symlink():
-            raise ValueError(f"{path.name} is a symbolic link")
-        if path.is_file():
-            found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
 
 
 def _check_graphs(file: ModelFile, files: list[str]) -> None:
@@ -247,8 +245,8 @@ def _check_folders(folder: Path, file: ModelFile, files: list[str]) -> None:
 
 def _graph_name(folder: Path) -> str:
     try:
-        return _inside(json.loads((folder / "genai_config.json").read_bytes())["model"]["decoder"]["filename"])
-    except (KeyError, TypeError, json.JSONDecodeError):
+        return _inside(untrusted.read_json(folder / "genai_config.json")["model"]["decoder"]["filename"])
+    except (LookupError, TypeError):
         raise ValueError("genai_config.json does not name model.decoder.filename") from None
 
 

@@ -68,8 +68,11 @@ class Buffer:
 
 
 def allocate(shape: tuple[int, ...], element_type: int, device: str) -> Buffer:
-    """A buffer of zeros."""
-    zeros = np.zeros(shape, numpy_type(element_type))
+    """A buffer of zeros. Raises ValueError where there is no memory for it."""
+    try:
+        zeros = np.zeros(shape, numpy_type(element_type))
+    except MemoryError as error:
+        raise ValueError(f"there is no memory for a buffer of the shape {shape}") from error
     if device == "cpu":
         return Buffer(owner=zeros, address=zeros.ctypes.data, shape=shape, element_type=element_type, device=device)
     value = ort.OrtValue.ortvalue_from_numpy(zeros, device, 0)

@@ -42,6 +42,8 @@ class StubOptions:
     vocabulary: int = VOCABULARY
     slots: int | None = None
     """None: the model's `slots`."""
+    text_bytes: int = 0
+    """A token's text is padded to so many."""
     poison: bool = False
     """The prompt "poison" ends the process at the job's first step."""
 
@@ -142,7 +144,8 @@ class StubEngine:
         )
 
     def _output(self, job: _Job, token_ids: list[int]) -> Output:
-        delta = CompletionDelta(text="".join(f"{token_id} " for token_id in token_ids), token_ids=token_ids)
+        text = "".join(f"{token_id} ".ljust(self._options.text_bytes) for token_id in token_ids)
+        delta = CompletionDelta(text=text, token_ids=token_ids)
         response = GenerateResponse(deltas=[delta])
         last = len(job.token_ids) >= job.max_tokens
         if last:

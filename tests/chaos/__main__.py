@@ -25,16 +25,15 @@ HEADINGS = ("#", "fault", "what was done", "counts", "figures", "seconds", "pass
 def main() -> int:
     """0 where all have passed."""
     arguments = _parser().parse_args()
-    chosen = [number for number in map(int, arguments.only.split(",")) if number] if arguments.only else []
     console = Console()
     scale = Scale(long=arguments.long, seed=arguments.seed)
-    console.print(f"seed {scale.seed}; the same one again: --seed {scale.seed}")
+    chosen = arguments.only or [one for one in EXPERIMENTS if scale.long or not one.only_long]
+    console.print(f"{len(chosen)} experiments; the same chances again: --seed {scale.seed}", highlight=False)
     rows = []
-    for experiment in EXPERIMENTS:
-        if not chosen or experiment.number in chosen:
-            with console.status(f"{experiment.number} {experiment.title}"):
-                rows.append(_run(experiment, scale))
-            console.print(_line(*rows[-1]), highlight=False)
+    for experiment in chosen:
+        with console.status(f"{experiment.number} {experiment.title}"):
+            rows.append(_run(experiment, scale))
+        console.print(_line(*rows[-1]), highlight=False)
     console.print(_table(rows))
     if arguments.markdown:
         arguments.markdown.write_text(_markdown(rows))
@@ -46,10 +45,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--long", action="store_true", help="the full experiments instead of a short round")
-    parser.add_argument("--only", default="", metavar="N,N", help="the numbers of those to run")
+    parser.add_argument("--only", type=_chosen, metavar="N,N", help="the numbers of those to run")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="what is random is drawn from it")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
     return parser
+
+
+def _chosen(numbers: str) -> list[Experiment]:
+    by_number = {str(one.number): one for one in EXPERIMENTS}
+    try:
+        return [by_number[number] for number in numbers.split(",")]
+    except KeyError as unknown:
+        raise argparse.ArgumentTypeError(f"there is no experiment {unknown}: they are {', '.join(by_number)}") from None
 
 
 Row = tuple[Experiment, Outcome, float]

@@ -1,7 +1,8 @@
 """What an experiment is told, and what it answers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,9 @@ class Experiment:
 
     number: int
     title: str
-    run: Callable[[Scale], Awaitable[Outcome]]
+    run: Callable[[Scale], Coroutine[Any, Any, Outcome]]
+    only_long: bool = False
+    """Not in the short round, unless it is asked for by its number."""
 
 
 def percentile(values: list[float], share: float) -> float:

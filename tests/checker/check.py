@@ -36,11 +36,14 @@ def leaked(keys: Iterable[str]) -> list[str]:
 
 
 def _findings(history: JobHistory, truth: Truth | None, stall_s: float | None) -> Iterator[Finding]:
+    if history.settled is not None and len(history.log) > history.settled:
+        yield "work after the cancel", repr(history.log[history.settled])
     yield from _log(history.log)
     if truth is not None:
         yield from _tokens(history.job, history.log, truth)
     yield from _transcript(history.received, history.log)
-    yield from _ending(history)
+    if history.settled is None:
+        yield from _ending(history)
     if stall_s is not None:
         yield from _stalls(history.received, stall_s)
 

@@ -27,6 +27,8 @@ class JobHistory:
     """How the client's call ended; None where it never did."""
     log: Sequence[Entry]
     """The whole log: seals, results, end."""
+    settled: int | None = None
+    """How many entries the log had when work on a job that was cancelled had to be over; None: it was not cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,14 @@ def never_logged(history: JobHistory) -> JobHistory:
     return replace(history, log=[*history.log[:4], End(last_offset=3, ending=Ending())])
 
 
+def cancelled(*late: Entry) -> JobHistory:
+    """The caller leaves behind the fourth result, and the job ends as it should; then comes what came too late."""
+    history = good()
+    log = [*history.log[:-2], End(last_offset=5, ending=Ending(code=Code.CANCELLED))]
+    received = history.received[:4]
+    return replace(history, received=received, code=None, log=[*log, *late], settled=len(log))
+
+
 FAULTS: dict[str, tuple[str, Callable[[JobHistory], JobHistory]]] = {
     "a message is lost": ("lost result", lambda h: replace(h, received=[*h.received[:2], *h.received[3:]])),
     "the last message is lost": ("lost result", lambda h: replace(h, received=h.received[:-1])),
@@ -104,11 +112,29 @@ FAULTS: dict[str, tuple[str, Callable[[JobHistory], JobHistory]]] = {
     "the call hangs": ("call without an end", lambda h: replace(h, code=None)),
     "the call ends otherwise": ("other ending", lambda h: replace(h, code=Code.CANCELLED)),
     "a stream stalls": ("stall", late),
+    "a cancelled job is worked on": ("work after the cancel", lambda h: cancelled(results([1, 2, 3, 4, 5, 6])[-1])),
+    "a cancelled job is taken": (
+        "work after the cancel",
+        lambda h: cancelled(Seal(last_offset=5, epoch=3, holder="w")),
+    ),
+    "a cancelled job ends late": (
+        "work after the cancel",
+        lambda h: replace(cancelled(), settled=len(cancelled().log) - 1),
+    ),
+    "a cancelled job never ends": ("no end", lambda h: replace(cancelled(), log=cancelled().log[:-1])),
+    "a cancelled job's caller saw what is not there": (
+        "result that is not in the log",
+        lambda h: replace(cancelled(), received=h.received),
+    ),
 }
 
 
 def test_a_good_history_has_no_difference() -> None:
     assert check([good()], truth=stub_token, stall_s=0.2) == []
+
+
+def test_a_good_history_of_a_cancelled_job_has_no_difference() -> None:
+    assert check([cancelled()], truth=stub_token) == []
 
 
 @pytest.mark.parametrize("fault", FAULTS)

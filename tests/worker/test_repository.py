@@ -110,7 +110,8 @@ def test_a_model_file_that_is_no_mapping_is_reported(tmp_path: Path, text: str) 
 @pytest.mark.parametrize("text", ["{}", "[", '{"model": {"decoder": {"filename": "../model.onnx"}}}'])
 def test_a_generation_config_that_names_no_graph_of_its_own_is_reported(tmp_path: Path, text: str) -> None:
     (write_model(tmp_path) / "genai_config.json").write_text(text)
-    assert "genai_config.json does not name" in reason(tmp_path) or "must lie inside" in reason(tmp_path)
+    said = reason(tmp_path)
+    assert any(words in said for words in ("json does not name", "json is not JSON", "must lie inside"))
 
 
 def test_a_symbolic_link_is_refused_wherever_it_points(tmp_path: Path) -> None:

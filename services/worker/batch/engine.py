@@ -19,12 +19,14 @@ from millrace.engine import Capacity, EngineContext, Failure, Output, Signature,
 from millrace.errors import Code
 from millrace.oip.inference_pb2 import ModelInferResponse
 from services.worker.batch import codec, config, graph
-from services.worker.batch.forming import Batch, Forming, Item, cut, key_of
+from services.worker.batch.forming import Batch, Forming, Item, Key, check_padding, cut, key_of, row_bytes
 from services.worker.batch.graph import Array, Port
 from services.worker.session import open_session
 
 HELD_BYTES = 256 << 20
 """Payloads that wait in the engine; beyond it no further job is taken."""
+PADDING_BYTES = 64 << 20
+"""What padding may add to one request: sizes that are small to say could else ask for any amount of it."""
 MESSAGE_CHARACTERS = 500
 log = structlog.get_logger()
 
@@ -38,6 +40,7 @@ class BatchEngine:
         self._model, self._version = context.folder.parent.name, context.folder.name
         self._idle = deque(self._sessions())
         self.ports = graph.read(self._idle[0])
+        check_padding(self.ports, self.config.padding)
         if not self.ports.batched and self.config.max_rows > 1:
             log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
         self._news = threading.Condition()
@@ -65,11 +68,11 @@ class BatchEngine:
     def add(self, work: Work) -> None:
         try:
             item = self._decode(work)
+            key = self._key(item)
         except codec.Rejected as rejected:
             with self._news:
                 self._rejected.append(Output(lease=work.lease, last=True, failure=rejected.failure))
             return
-        key = key_of(self.ports, self.config, item)
         with self._news:
             self._hold(item)
             newest = next((forming for forming in reversed(self._forming) if forming.key == key), None)
@@ -122,6 +125,13 @@ class BatchEngine:
         return Item(
             lease=work.lease, request=decoded, rows=rows, payload_bytes=len(work.request), since=time.monotonic()
         )
+
+    def _key(self, item: Item) -> Key:
+        key = key_of(self.ports, self.config, item)
+        padding = row_bytes(self.ports, key) * item.rows - sum(array.nbytes for array in item.request.feed.values())
+        if padding > PADDING_BYTES:
+            raise codec.Rejected("inputs", f"sizes that are padded with {padding} bytes; at most {PADDING_BYTES} are")
+        return key
 
     def _hold(self, item: Item) -> None:
         self._held[item.lease] = item

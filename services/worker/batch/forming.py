@@ -4,6 +4,7 @@ Requests whose padded shapes are the same share a batch. A batch of one request 
 makes it a buffer of `max_rows` rows, of which a run gets a slice.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
 
 Key = tuple[tuple[int, ...], ...]
 """The padded shape of each input, without its rows."""
+BUFFER_BYTES = 1 << 30
+"""Of the inputs of one batch: of larger rows, fewer share a run."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +66,8 @@ class Forming:
 
     def __init__(self, ports: Ports, config: BatchConfig, key: Key) -> None:
         self._ports, self._config, self.key = ports, config, key
-        self._max_rows = config.max_rows if ports.batched else 1
+        room = BUFFER_BYTES // max(row_bytes(ports, key), 1)
+        self._max_rows = max(min(config.max_rows, room), 1) if ports.batched else 1
         self._items: list[Item] = []
         self._buffers: Feed = {}
         self._start = self._end = 0
@@ -87,6 +91,7 @@ class Forming:
         return self._end + item.rows <= self._max_rows and (self._ports.batched or not self._items)
 
     def append(self, item: Item) -> None:
+        self._max_rows = max(self._max_rows, item.rows) if self._ports.batched else 1
         if self._items and not self._buffers:
             self._lay_out(self._items[0], 0)
         if self._end or not self._fits_as_it_is(item):
@@ -155,12 +160,30 @@ def key_of(ports: Ports, config: BatchConfig, item: Item) -> Key:
     )
 
 
+def row_bytes(ports: Ports, key: Key) -> int:
+    """What one row of these padded shapes takes, or all of them where rows are not batched."""
+    return sum(math.prod(shape) * port.dtype.itemsize for port, shape in zip(ports.inputs, key, strict=True))
+
+
 def cut(port: Port, array: Array, item: Item, row: int, ports: Ports) -> Array:
     """A request's own part of an output: its rows, without what padding added to dimensions named as an input's."""
     own = tuple(slice(item.request.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
     if ports.batched:
         own = (slice(row, row + item.rows), *own[1:])
     return array[own]
+
+
+def check_padding(ports: Ports, padding: Mapping[str, Any]) -> None:
+    """Raises ValueError where an input cannot hold what it is to be padded with."""
+    for port in ports.inputs:
+        value = _padding(port, padding)
+        try:
+            if port.datatype == BYTES and not isinstance(value, str):
+                raise TypeError(f"a text is needed, not {value}")
+            with np.errstate(over="raise", invalid="raise"):
+                np.full(1, value, port.dtype)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"batching.padding.{port.name}: {error}") from None
 
 
 def _padding(port: Port, padding: Mapping[str, Any]) -> Any:

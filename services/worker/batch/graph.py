@@ -1,5 +1,7 @@
 """What an ONNX graph takes and gives, read from the file itself, and whether its rows are independent of each other."""
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,8 +33,14 @@ DATATYPES: dict[str, tuple[str, npt.DTypeLike]] = {
 }
 ROWS = "rows"
 """What the first dimension of a batched graph's ports is called here, whatever the graph calls it."""
+MOST_DIMENSIONS = 64
+"""Numpy's own bound."""
 TRIAL_SIZES = (8, 32, 224)
 """What a dimension of any size is tried with: texts are fine with the first, convolutions with the last."""
+TRIAL_BYTES = 256 << 20
+"""Of one row; of a graph with a larger one nothing is found out."""
+TRIAL_S = 60.0
+"""What one trial may take: a graph may hold a loop without an end."""
 TOLERANCE = 1e-4
 
 
@@ -87,17 +95,46 @@ def read(session: ort.InferenceSession) -> Ports:
 
 
 def rows_are_independent(session: ort.InferenceSession, inputs: Sequence[Port]) -> bool | None:
-    """Runs two rows apart and together; None where no trial input could be run."""
+    """Runs two rows apart and together; None where no trial input could be run. Raises ValueError where a run has no
+    end."""
     for size in TRIAL_SIZES:
+        if trial_bytes(inputs, size) > TRIAL_BYTES:
+            continue
         apart = [trial(inputs, size, row) for row in (0, 1)]
         together = {name: np.concatenate([feed[name] for feed in apart]) for name in apart[0]}
         try:
-            expected = zip(*(session.run(None, feed) for feed in apart), strict=True)
-            found = session.run(None, together)
+            expected = zip(*(_run(session, feed) for feed in apart), strict=True)
+            found = _run(session, together)
+        except TimeoutError as error:
+            raise ValueError(str(error)) from None
         except Exception:  # ONNX Runtime's errors have no base of their own, and any of them means the same here
             continue
         return all(_equal(rows, both) for rows, both in zip(expected, found, strict=True))
     return None
+
+
+def _run(session: ort.InferenceSession, feed: Feed) -> list[Array]:
+    """Raises TimeoutError, and whatever the runtime raises."""
+    options = ort.RunOptions()
+    watch = threading.Timer(TRIAL_S, setattr, (options, "terminate", True))
+    watch.start()
+    try:
+        outputs: list[Array] = session.run(None, feed, options)
+        return outputs
+    except Exception:
+        if options.terminate:
+            raise TimeoutError(f"the graph takes more than {TRIAL_S:g} s for a trial of one or two rows") from None
+        raise
+    finally:
+        watch.cancel()
+
+
+def trial_bytes(inputs: Sequence[Port], size: int) -> int:
+    """What `trial` makes."""
+    return sum(
+        math.prod(size if isinstance(dim, str) else dim for dim in port.dims[1:]) * port.dtype.itemsize
+        for port in inputs
+    )
 
 
 def trial(inputs: Sequence[Port], size: int, value: int) -> Feed:
@@ -130,6 +167,8 @@ def _by_row(port: Port) -> Port:
 def _port(argument: ort.NodeArg) -> Port:
     if argument.type not in DATATYPES:
         raise ValueError(f"{argument.name} is a {argument.type}: only tensors of {', '.join(_names())} are served")
+    if len(argument.shape) > MOST_DIMENSIONS:
+        raise ValueError(f"{argument.name} has {len(argument.shape)} dimensions: at most {MOST_DIMENSIONS} are served")
     datatype, dtype = DATATYPES[argument.type]
     dims = tuple(
         dim if isinstance(dim, int) else dim or f"{argument.name}.{axis}" for axis, dim in enumerate(argument.shape)

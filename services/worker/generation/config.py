@@ -1,11 +1,18 @@
 """What the engine needs to know of a model: genai_config.json and model.yaml → `ModelConfig`."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from millrace.engine import EngineContext
+from services.worker import untrusted
+
+CONFIG_FILE = "genai_config.json"
+Count = Annotated[int, Field(ge=1, le=1 << 24)]
+TokenId = Annotated[int, Field(ge=0)]
+Pattern = Annotated[str, Field(pattern="^[^%]*%d[^%]*$")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,8 @@ class ModelConfig:
     context_length: int
     prefill_chunk_tokens: int
     step_tokens: int
+    replays: bool
+    """Whether a continued completion's logged tokens are decoded again rather than prefilled."""
     defaults: Defaults
 
 
@@ -74,36 +83,83 @@ def read(context: EngineContext) -> ModelConfig:
         context_length=length,
         prefill_chunk_tokens=context.config["prefill_chunk_tokens"],
         step_tokens=context.config["step_tokens"],
+        replays=context.config["continuation"] == "replay",
         defaults=Defaults(**{k: v for k, v in context.config["defaults"].items() if v is not None}),
     )
+
+
+class _Read(BaseModel):
+    """A part of genai_config.json; what else stands there is not ours."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+
+class _Inputs(_Read):
+    input_ids: str
+    past_key_names: Pattern
+    past_value_names: Pattern
+
+
+class _Outputs(_Read):
+    logits: str
+    present_key_names: Pattern
+    present_value_names: Pattern
+
+
+class _Decoder(_Read):
+    filename: str
+    num_hidden_layers: Count
+    num_key_value_heads: Count
+    head_size: Count
+    inputs: _Inputs
+    outputs: _Outputs
+
+
+class _Model(_Read):
+    decoder: _Decoder
+    vocab_size: Count
+    context_length: Count
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        if self.eos_token_id is None:
+            return ()
+        return tuple(self.eos_token_id) if isinstance(self.eos_token_id, list) else (self.eos_token_id,)
+
+
+class _File(_Read):
+    model: _Model
 
 
 def read_decoder(folder: Path) -> DecoderConfig:
     """Reads genai_config.json, as onnxruntime-genai's model builder 0.18 writes it."""
     try:
-        model = json.loads((folder / "genai_config.json").read_bytes())["model"]
-        return _decoder(folder, model, model["decoder"])
-    except KeyError as missing:
-        raise ValueError(f"genai_config.json lacks {missing}") from None
+        model = _File.model_validate(untrusted.read_json(folder / CONFIG_FILE)).model
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{CONFIG_FILE}: {'; '.join(problems)}") from None
+    if strangers := [token for token in (model.bos_token_id or 0, *model.eos_token_ids) if token >= model.vocab_size]:
+        raise ValueError(f"{CONFIG_FILE}: token {strangers[0]} is not below vocab_size, {model.vocab_size}")
+    return _decoder(folder, model, model.decoder)
 
 
-def _decoder(folder: Path, model: dict[str, Any], decoder: dict[str, Any]) -> DecoderConfig:
-    inputs, outputs = decoder["inputs"], decoder["outputs"]
-    eos = model.get("eos_token_id", [])
+def _decoder(folder: Path, model: _Model, decoder: _Decoder) -> DecoderConfig:
     return DecoderConfig(
-        graph=folder / decoder["filename"],
+        graph=folder / decoder.filename,
         tokenizer=folder / "tokenizer.json",
-        layers=decoder["num_hidden_layers"],
-        kv_heads=decoder["num_key_value_heads"],
-        head_size=decoder["head_size"],
-        vocabulary_size=model["vocab_size"],
-        context_length=model["context_length"],
-        bos_token_id=model.get("bos_token_id"),
-        eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-        input_ids=inputs["input_ids"],
-        past_key=inputs["past_key_names"],
-        past_value=inputs["past_value_names"],
-        logits=outputs["logits"],
-        present_key=outputs["present_key_names"],
-        present_value=outputs["present_value_names"],
+        layers=decoder.num_hidden_layers,
+        kv_heads=decoder.num_key_value_heads,
+        head_size=decoder.head_size,
+        vocabulary_size=model.vocab_size,
+        context_length=model.context_length,
+        bos_token_id=model.bos_token_id,
+        eos_token_ids=model.eos_token_ids,
+        input_ids=decoder.inputs.input_ids,
+        past_key=decoder.inputs.past_key_names,
+        past_value=decoder.inputs.past_value_names,
+        logits=decoder.outputs.logits,
+        present_key=decoder.outputs.present_key_names,
+        present_value=decoder.outputs.present_value_names,
     )

@@ -4,6 +4,10 @@ A step is plan → run → sample → advance. It decodes one token for each dec
 chunks, oldest first, within a budget of prompt tokens (one chunk, unless the model's file says more), so that a long
 prompt never makes the others wait. The borders of chunks are fixed multiples, whatever the load. The last chunk of a
 prompt yields the first token, in the same step.
+
+What another worker has written of a completion is prefilled behind the prompt, or replayed: a replaying sequence is a
+decoding one whose next tokens are known. Its cache is then what it was there, bit for bit where the CPU is of the same
+kind, and so is whatever follows.
 """
 
 import itertools
@@ -82,7 +86,7 @@ class GenerationEngine:
             task = messages.parse(work.lease, work.request, self.config, self._vocabulary)
             logged = messages.read_log(work.results)
             sequence = Sequence(task, self._vocabulary.detokenizer())
-            sequence.resume(logged)
+            sequence.resume(logged, replay=self.config.replays)
         except messages.Rejected as rejected:
             self._arrivals.end(Output(lease=work.lease, last=True, failure=rejected.failure))
         except LogMismatch:
@@ -141,7 +145,7 @@ class GenerationEngine:
             chunk.sequence.prefilled = chunk.end
 
     def _sample(self, plan: Plan) -> npt.NDArray[np.int64]:
-        """The next token of each row that has logits."""
+        """The next token of each row that has logits; of no meaning where it replays."""
         occupants = self._table.occupants
         for slot in range(plan.decoding, plan.rows):
             sequence = occupants[slot]
@@ -149,22 +153,28 @@ class GenerationEngine:
                 slot,
                 sequence.task.sampling,
                 filled=len(sequence.token_ids),
-                position=sequence.completion_tokens,
+                position=sequence.position,
             )
         self._table.promote(plan.rows - plan.decoding)
-        if not plan.rows:
-            return np.zeros(0, np.int64)
+        if all(sequence.replay for sequence in occupants[: plan.rows]):
+            return np.zeros(plan.rows, np.int64)
         bans = [(slot, banned) for slot in range(plan.rows) if (banned := occupants[slot].banned)]
         return self._sampler.sample(self._rows, plan.rows, bans)
 
     def _advance(self, plan: Plan, token_ids: npt.NDArray[np.int64]) -> list[Output]:
+        """Each row's newest token: news of its job, unless the log knows it."""
+        outputs: list[Output] = []
+        for slot, token_id in enumerate(token_ids.tolist()):
+            sequence = self._table.occupants[slot]
+            if sequence.replay:
+                token_ids[slot] = sequence.replay.popleft()
+            else:
+                outputs.append(_output(sequence, token_id))
         self._rows.token_ids[: plan.rows, 0] = token_ids
         self._rows.position[: plan.rows] += np.uint64(1)
-        occupants = self._table.occupants[: plan.rows]
-        outputs = [_output(*pair) for pair in zip(occupants, token_ids.tolist(), strict=True)]
-        for sequence, output in zip(reversed(occupants), reversed(outputs), strict=True):
+        for output in reversed(outputs):
             if output.last:
-                self._leave(sequence)
+                self._leave(self._by_lease[output.lease])
         return outputs
 
     def _leave(self, sequence: Sequence) -> None:

@@ -75,7 +75,9 @@ def _keep_last_position(graph: onnx.GraphProto, logits: str) -> None:
         for node in graph.node:
             node.output[:] = [source if name == logits else name for name in node.output]
     graph.node.insert(place, helper.make_node("Gather", [source, last.name], [target], "millrace/last", axis=1))
-    output = next(port for port in graph.output if port.name == logits)
+    output = next((port for port in graph.output if port.name == logits), None)
+    if output is None:
+        raise ValueError(f"the graph has no output {logits}")
     output.type.tensor_type.shape.dim[1].dim_value = 1
     del graph.value_info[:]
 

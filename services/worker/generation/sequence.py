@@ -1,5 +1,6 @@
 """One job in the engine: its tokens, its limits, and what each further token adds to its text."""
 
+from collections import deque
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 from enum import Enum
@@ -71,9 +72,11 @@ class Sequence:
     task: Task
     detokenizer: Detokenizer
     token_ids: npt.NDArray[np.int64] = field(init=False)
-    """What is prefilled: the prompt, and what the log holds of the completion."""
+    """What is prefilled: the prompt, and what the log holds of the completion, unless that is replayed."""
     prefilled: int = field(init=False, default=0)
     """How many of them are in the cache, or planned to be at the end of this step."""
+    replay: deque[int] = field(init=False, default_factory=deque)
+    """Tokens of the completion that are to be decoded again: each is the next one where else it would be drawn."""
     completion_tokens: int = field(init=False, default=0)
     last: Delta | None = field(init=False, default=None)
     """The delta that ended it."""
@@ -90,11 +93,16 @@ class Sequence:
         return len(self.task.prompt_ids) + self.completion_tokens
 
     @property
+    def position(self) -> int:
+        """Which token of the completion the model gives next, from 0."""
+        return self.completion_tokens - len(self.replay)
+
+    @property
     def filled(self) -> int:
-        """Positions in the cache: the newest drawn token is not among them."""
+        """Positions in the cache: the newest token is not among them."""
         if self.prefilled < len(self.token_ids):
             return self.prefilled
-        return max(self.prefilled, self.cost - 1)
+        return max(self.prefilled, len(self.task.prompt_ids) + self.position - 1)
 
     @property
     def banned(self) -> Ordered[int]:
@@ -102,9 +110,9 @@ class Sequence:
         stopping = self.task.stopping
         return stopping.stop_ids if self.completion_tokens < stopping.min_tokens else ()
 
-    def resume(self, logged: Logged) -> None:
-        """Takes the logged tokens as its own. Text that they give and the log lacks goes with the next delta. Where
-        they end the completion, `last` is set. Raises `LogMismatch`."""
+    def resume(self, logged: Logged, *, replay: bool) -> None:
+        """Takes the logged tokens as its own, to be prefilled behind the prompt or replayed. Text that they give and
+        the log lacks goes with the next delta. Where they end the completion, `last` is set. Raises `LogMismatch`."""
         text = ""
         for token_id in logged.token_ids:
             text += self.accept(token_id).text
@@ -113,7 +121,10 @@ class Sequence:
         if not text.startswith(logged.text):
             raise LogMismatch
         self._unsent = text[len(logged.text) :]
-        self.token_ids = np.array(self.task.prompt_ids + logged.token_ids, np.int64)
+        if replay:
+            self.replay.extend(logged.token_ids)
+        else:
+            self.token_ids = np.array(self.task.prompt_ids + logged.token_ids, np.int64)
         if self.last is not None:
             self.last = Delta(text=self._unsent, finish=self.last.finish, stop_match=self.last.stop_match)
 

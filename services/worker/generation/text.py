@@ -7,12 +7,14 @@ in `decode_token`. Either way the pieces together are `tokenizers`' decoding of 
 
 import codecs
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
+HIGHEST_TOKEN_ID = (1 << 24) - 1
 
 
 class Detokenizer(Protocol):
@@ -29,11 +31,14 @@ class Vocabulary:
     """A tokenizer.json."""
 
     def __init__(self, path: Path) -> None:
+        """Raises ValueError, and whatever `tokenizers` raises."""
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        vocabulary = self._tokenizer.get_vocab()
+        _check_ids(vocabulary)
         self._bytes = _token_bytes(self._tokenizer)
-        self.longest_token = max(map(len, self._tokenizer.get_vocab()))
+        self.longest_token = max(map(len, vocabulary))
         """In characters, so that a text of n characters is at least n / longest_token tokens."""
 
     def encode(self, text: str) -> list[int]:
@@ -82,6 +87,13 @@ class WindowDetokenizer:
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+def _check_ids(vocabulary: Mapping[str, int]) -> None:
+    """Raises ValueError. A single id may stand for a table, and for a loop of `tokenizers`, of any length."""
+    highest = max(vocabulary.values(), default=-1)
+    if not 0 <= highest <= HIGHEST_TOKEN_ID:
+        raise ValueError(f"tokenizer.json: the highest token id is {highest}, not from 0 to {HIGHEST_TOKEN_ID}")
 
 
 def _token_bytes(tokenizer: Tokenizer) -> list[bytes] | None:

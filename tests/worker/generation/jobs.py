@@ -1,11 +1,14 @@
 """Requests for the tiny model, and engines driven to the end of their jobs."""
 
 import functools
+import random
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from millrace.engine import Failure, Work
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Sampling, Stopping, TokenIds
@@ -45,23 +48,27 @@ class Ran:
 
 
 @functools.cache
-def tiny_model(shape: TinyLlama = TINY) -> Model:
-    """A model of that shape in a repository of its own."""
-    models, broken = repository.scan(write_model(Path(tempfile.mkdtemp()), shape=shape).parents[1])
+def tiny_model(shape: TinyLlama = TINY, **extra: Any) -> Model:
+    """A model of that shape in a repository of its own. `extra`: further keys of its model.yaml."""
+    models, broken = repository.scan(write_model(Path(tempfile.mkdtemp()), shape=shape, **extra).parents[1])
     assert not broken
     return models[0]
 
 
 @functools.cache
-def shared_engine(shape: TinyLlama = TINY) -> GenerationEngine:
+def shared_engine(shape: TinyLlama = TINY, **extra: Any) -> GenerationEngine:
     """An engine that tests share: each leaves it empty."""
-    return fresh_engine(shape)
+    return fresh_engine(shape, **extra)
 
 
-def fresh_engine(shape: TinyLlama = TINY) -> GenerationEngine:
-    engine = repository.load(tiny_model(shape), shape.device, threads=1)
+def fresh_engine(shape: TinyLlama = TINY, **extra: Any) -> GenerationEngine:
+    engine = repository.load(tiny_model(shape, **extra), shape.device, threads=1)
     assert isinstance(engine, GenerationEngine)
     return engine
+
+
+def prompt(length: int, seed: int = 0) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(1, 300, length)]
 
 
 def request(prompt: str | Sequence[int] = "the stop, the end", **fields: Any) -> bytes:
@@ -75,6 +82,16 @@ def request(prompt: str | Sequence[int] = "the stop, the end", **fields: Any) ->
     else:
         built.tokens.CopyFrom(TokenIds(ids=prompt))
     return built.SerializeToString()
+
+
+def random_work(job: str, dice: random.Random) -> Work:
+    """A job of any kind."""
+    fields: dict[str, object] = {"max_tokens": dice.randint(1, 24), "ignore_eos": dice.random() < 0.5}
+    if dice.random() < 0.6:
+        fields |= {"temperature": 0.9, "top_p": dice.choice([1.0, 0.8]), "seed": dice.getrandbits(64)}
+    if dice.random() < 0.3:
+        fields |= {"top_k": 10, "min_p": 0.05, "min_tokens": dice.randint(0, 8)}
+    return leased(job, request(prompt(dice.randint(1, 60), dice.randint(0, 99)), **fields))
 
 
 def run(engine: GenerationEngine, works: Iterable[Work]) -> dict[str, Ran]:

@@ -3,12 +3,10 @@
 import random
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millrace.engine import Work
 from millrace.errors import Code
 from millrace.v1.generation_pb2 import (
     FINISH_REASON_LENGTH,
@@ -24,23 +22,10 @@ from millrace.v1.generation_pb2 import (
 )
 from services.worker.generation import GenerationEngine
 from tests.models import EOS_ID, TinyLlama, tokenizer
-from tests.worker.generation.jobs import Ran, fresh_engine, request, run, run_one, shared_engine
+from tests.worker.generation.jobs import Ran, fresh_engine, prompt, random_work, request, run, run_one, shared_engine
 from tests.worker.steps import leased, step
 
-LONG = [int(token) for token in np.random.default_rng(8).integers(1, 300, 70)]
-
-
-def prompt(length: int, seed: int = 0) -> list[int]:
-    return [int(token) for token in np.random.default_rng(seed).integers(1, 300, length)]
-
-
-def random_work(job: str, dice: random.Random) -> Work:
-    fields: dict[str, object] = {"max_tokens": dice.randint(1, 24), "ignore_eos": dice.random() < 0.5}
-    if dice.random() < 0.6:
-        fields |= {"temperature": 0.9, "top_p": dice.choice([1.0, 0.8]), "seed": dice.getrandbits(64)}
-    if dice.random() < 0.3:
-        fields |= {"top_k": 10, "min_p": 0.05, "min_tokens": dice.randint(0, 8)}
-    return leased(job, request(prompt(dice.randint(1, 60), dice.randint(0, 99)), **fields))
+LONG = prompt(70, seed=8)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -93,6 +78,7 @@ def test_short_prompts_share_a_step_within_its_budget() -> None:
         engine.abort(job)
 
 
+@pytest.mark.parametrize("continuation", ["prefill", "replay"])
 @pytest.mark.parametrize(
     "fields",
     [
@@ -108,8 +94,10 @@ def test_short_prompts_share_a_step_within_its_budget() -> None:
         {"max_tokens": 40, "temperature": 1.0, "seed": 14, "ignore_eos": None, "min_tokens": 3},
     ],
 )
-def test_a_job_goes_on_from_every_prefix_of_its_log_as_if_nothing_had_happened(fields: dict[str, object]) -> None:
-    engine = shared_engine()
+def test_a_job_goes_on_from_every_prefix_of_its_log_as_if_nothing_had_happened(
+    fields: dict[str, object], continuation: str
+) -> None:
+    engine = shared_engine(continuation=continuation)
     body = request("the stop 🙂 the end", **fields)
     whole = run_one(engine, body)
     for size in range(len(whole.log) + 1):
@@ -126,15 +114,17 @@ def join(earlier: Sequence[GenerateResponse], rest: Ran) -> tuple[str, list[int]
     return joined.text, joined.token_ids
 
 
-def test_a_log_that_lacks_text_which_its_tokens_give_gets_it_once() -> None:
-    engine, body = shared_engine(), request("the stop", max_tokens=12)
+@pytest.mark.parametrize("continuation", ["prefill", "replay"])
+def test_a_log_that_lacks_text_which_its_tokens_give_gets_it_once(continuation: str) -> None:
+    engine, body = shared_engine(continuation=continuation), request("the stop", max_tokens=12)
     whole = run_one(engine, body)
     late = [GenerateResponse(deltas=[CompletionDelta(token_ids=whole.token_ids[:6])]).SerializeToString()]
     assert run_one(engine, body, late).text == whole.text
 
 
-def test_a_log_that_holds_every_token_but_not_the_end_is_ended_without_running_the_model() -> None:
-    engine, body = shared_engine(), request("the stop", max_tokens=5)
+@pytest.mark.parametrize("continuation", ["prefill", "replay"])
+def test_a_log_that_holds_every_token_but_not_the_end_is_ended_without_running_the_model(continuation: str) -> None:
+    engine, body = shared_engine(continuation=continuation), request("the stop", max_tokens=5)
     whole = run_one(engine, body)
     logged = GenerateResponse(deltas=[CompletionDelta(token_ids=whole.token_ids, text=whole.text)])
     rest = run_one(engine, body, [logged.SerializeToString()])
@@ -144,8 +134,9 @@ def test_a_log_that_holds_every_token_but_not_the_end_is_ended_without_running_t
     )
 
 
-def test_a_log_that_holds_the_end_gets_no_further_result() -> None:
-    engine, body = shared_engine(), request("the stop", max_tokens=5)
+@pytest.mark.parametrize("continuation", ["prefill", "replay"])
+def test_a_log_that_holds_the_end_gets_no_further_result(continuation: str) -> None:
+    engine, body = shared_engine(continuation=continuation), request("the stop", max_tokens=5)
     rest = run_one(engine, body, run_one(engine, body).log)
     assert (rest.results, rest.failure) == ((), None)
 

@@ -1,0 +1,39 @@
+"""All targets by name, and how many of the inputs each gets."""
+
+from collections.abc import Mapping, Sequence
+
+from tests.fuzz.child import load
+
+TARGETS: Mapping[str, str] = {
+    "generate": "tests.fuzz.requests:Generations",
+    "infer": "tests.fuzz.requests:Infers",
+    "submit": "tests.fuzz.requests:Submissions",
+    "watch": "tests.fuzz.requests:Watches",
+    "lookups": "tests.fuzz.requests:Lookups",
+    "tenant": "tests.fuzz.requests:Tenants",
+    "bombs": "tests.fuzz.requests:Bombs",
+    "tensors": "tests.fuzz.tensors:Tensors",
+    "generation": "tests.fuzz.generation:Tiny",
+    "pycode": "tests.fuzz.generation:Served",
+    "stub": "tests.fuzz.generation:Stub",
+    "model-yaml": "tests.fuzz.folders:ModelYaml",
+    "decoder-yaml": "tests.fuzz.folders:GenerationYaml",
+    "genai-config": "tests.fuzz.folders:GenaiConfig",
+    "tokenizer": "tests.fuzz.folders:TokenizerJson",
+    "onnx": "tests.fuzz.graph_files:OnnxFile",
+    "decoder-onnx": "tests.fuzz.graph_files:DecoderFile",
+    "hostile": "tests.fuzz.hostile:HostileFolder",
+    "wire": "tests.fuzz.wire:Calls",
+    "sockets": "tests.fuzz.wire:Sockets",
+}
+
+
+def shares(inputs: int, names: Sequence[str]) -> dict[str, int]:
+    """So many inputs in all, divided among these targets as they ask. Raises KeyError for a name that is none."""
+    wanted = {name: load(TARGETS[name]).share for name in names}
+    total, given, result = sum(wanted.values()), 0, {}
+    for name, share in wanted.items():
+        result[name] = inputs * share // total
+        given += result[name]
+    result[max(wanted, key=wanted.__getitem__)] += inputs - given
+    return result
