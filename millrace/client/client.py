@@ -1,5 +1,6 @@
 """The client that Python programs use."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -146,27 +147,33 @@ class AsyncClient:
         outputs: Sequence[str] | None = None,
         model_version: str = "",
         job_id: str | None = None,
-        resume_window_s: float = 0,
+        resume_window_s: float = 15,
         timeout_s: float | None = None,
         priority: PriorityName | None = None,
     ) -> Arrays:
         """Runs a model once over named arrays; answers its outputs, or those that `outputs` names.
 
         Arrays are sent as they are, and nothing is cast: the service says what the model takes instead. A call that
-        loses its frontend is made again on another one; with a `job_id` it finds the job that it has started, without
-        one the model may run twice. `timeout_s` bounds all of it. It needs the extra `tensors`.
+        loses its frontend is made again on another one; with a `job_id` it finds the job that it has started, which is
+        kept for `resume_window_s`, without one the model may run twice. A call that is cancelled takes its job along.
+        `timeout_s` bounds all of it. It needs the extra `tensors`.
         """
         from millrace.client.tensors import make_infer_request, to_arrays
 
         request = make_infer_request(model, inputs, outputs, model_version)
         set_job(request, job_id=job_id, resume_window_s=resume_window_s, timeout_s=timeout_s, priority=priority)
         deadline = Deadline(timeout_s)
-        response = await self._calls.ask(
-            lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelInfer(
-                request, metadata=self._metadata, timeout=deadline.left_s
-            ),
-            retry_late=False,
-        )
+        try:
+            response = await self._calls.ask(
+                lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelInfer(
+                    request, metadata=self._metadata, timeout=deadline.left_s
+                ),
+                retry_late=False,
+            )
+        except asyncio.CancelledError:
+            if job_id is not None:
+                await self._calls.abandon(job_id)
+            raise
         return to_arrays(response)
 
     async def submit_infer(

@@ -45,11 +45,12 @@ def set_job(
     timeout_s: float | None,
     priority: PriorityName | None,
 ) -> None:
-    """Fills in the parameters that say how the job runs; what is not given stays out."""
+    """Fills in the parameters that say how the job runs; what is not given stays out. Nobody can come back for a job
+    without a name."""
     parameters = request.parameters
     if job_id is not None:
         parameters["millrace_job_id"].string_param = job_id
-    if resume_window_s:
+    if job_id is not None and resume_window_s:
         parameters["millrace_resume_window_ms"].int64_param = round(resume_window_s * 1000)
     if timeout_s is not None:
         parameters["timeout"].int64_param = round(timeout_s * 1_000_000)

@@ -129,15 +129,16 @@ class Client:
         outputs: Sequence[str] | None = None,
         model_version: str = "",
         job_id: str | None = None,
-        resume_window_s: float = 0,
+        resume_window_s: float = 15,
         timeout_s: float | None = None,
         priority: PriorityName | None = None,
     ) -> Arrays:
         """Runs a model once over named arrays; answers its outputs, or those that `outputs` names.
 
         Arrays are sent as they are, and nothing is cast: the service says what the model takes instead. A call that
-        loses its frontend is made again on another one; with a `job_id` it finds the job that it has started, without
-        one the model may run twice. `timeout_s` bounds all of it. It needs the extra `tensors`.
+        loses its frontend is made again on another one; with a `job_id` it finds the job that it has started, which is
+        kept for `resume_window_s`, without one the model may run twice. A call that is cancelled takes its job along.
+        `timeout_s` bounds all of it. It needs the extra `tensors`.
         """
         return self._loop.call(
             self._client.infer,

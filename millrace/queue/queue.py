@@ -170,7 +170,8 @@ class JobQueue:
         return bool(await self._script("end", ref.model, ref.job, *text))
 
     async def forget(self, refs: Iterable[JobRef]) -> None:
-        """Removes ended jobs that were delivered and cannot be asked for again; those that have not ended stay."""
+        """Removes ended jobs that were delivered and cannot be asked for again, and the names of those that were never
+        queued; those that have not ended stay."""
         for model, group in _by_model(refs).items():
             gone = await self._script("forget", model, *(ref.job for ref in group))
             named = [ref for ref, is_gone in zip(group, gone, strict=True) if is_gone and not ref.is_anonymous]

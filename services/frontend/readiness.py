@@ -53,7 +53,7 @@ class Readiness:
                 await changed(last)
             if last:
                 self.once_ready.set()
-            await asyncio.sleep(CHECK_S if self.once_ready.is_set() else CHECK_S / 10)
+            await asyncio.sleep(CHECK_S if last or self.draining else CHECK_S / 10)
 
     async def _ping(self) -> bool:
         """An answer that is lost with its connection says nothing of the server: the next connection tells."""

@@ -32,8 +32,6 @@ from services.frontend.rules import Bounds
 from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
 
-LEAVE_S = 0.2
-"""How long calls are still served when we have said that we go; a short drain waits for a quarter of itself."""
 GRACE_S = 1.0
 MESSAGE_LIMITS = 2
 """gRPC takes messages of so many times what a request may have: those between are refused in our own words."""
@@ -169,7 +167,7 @@ class Frontend:
             await asyncio.sleep(pause_s)
 
     async def _drain(self) -> None:
-        """Sends callers elsewhere: those that watch our health, then every connection, then the last of the streams.
+        """Sends callers elsewhere: every connection at once, and after a while the last of the streams.
 
         Closing the door tells each connection to go (GOAWAY): its open calls go on, and its next ones are made on
         another connection, behind a virtual IP on another frontend. A call that crosses this word ends with CANCELLED
@@ -179,7 +177,6 @@ class Frontend:
         log.info("frontend.draining", streams=len(self.interest))
         self.readiness.draining = True
         await self._set_health(False)
-        await asyncio.sleep(min(LEAVE_S, drain_s / 4))
         closing = asyncio.create_task(self._grpc.stop(drain_s + GRACE_S))
         try:
             async with asyncio.timeout(drain_s):

@@ -16,8 +16,8 @@ MOST_TEXTS, MOST_TYPED = 1 << 16, 1 << 20
 """Elements of BYTES, and of typed contents, which are looked at one by one."""
 MOST_OF_NOTHING = 1 << 26
 """Elements of an empty tensor, if its sizes of 0 were 1: they could else ask for padding, or outputs, of any size."""
-SHOWN_CHARACTERS = 64
-"""Of a text that the caller made up."""
+SHOWN_CHARACTERS, SHOWN_SIZES = 64, 16
+"""Of a text, and of a shape, that the caller made up."""
 UNSUPPORTED = {
     "classification": "is not supported: ask for the tensor itself",
     "shared_memory_region": "is not supported: frontends and workers are different machines",
@@ -75,7 +75,8 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
         given = tensor.datatype[:SHOWN_CHARACTERS] or "nothing"
         yield Violation(f"{field}.datatype", f"{spec.name} takes {spec.datatype}, not {given}")
     if len(tensor.shape) != len(spec.shape):
-        yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {len(tensor.shape)} sizes")
+        shown = list(tensor.shape) if len(tensor.shape) <= SHOWN_SIZES else f"{len(tensor.shape)} sizes"
+        yield Violation(f"{field}.shape", f"{spec.name} takes {list(spec.shape)}, not {shown}")
         return
     shape = tuple(tensor.shape)
     if any(not 0 <= size <= LARGEST_DIMENSION for size in shape):

@@ -76,7 +76,7 @@ class ModelFile(_Frozen):
 
     name: str = Field(pattern=NAME)
     task: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    engine: str = Field(description="an entry point of group millrace.engines")
+    engine: str = Field(pattern=NAME, description="an entry point of group millrace.engines")
     description: str = ""
     licence: str = ""
     graphs: dict[Literal["cpu", "cuda"], GraphEntry] = Field(default_factory=dict)

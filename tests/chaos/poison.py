@@ -108,8 +108,9 @@ async def _orchestrator(running: Fleet) -> AsyncIterator[list[int]]:
 
 
 async def _keep(worker: Service, deaths: list[int]) -> None:
+    """It may die again before it is ready."""
     while True:
         if (status := worker.returncode) is not None:
             deaths.append(status)
-            await asyncio.to_thread(worker.start)
+            worker.launch()
         await asyncio.sleep(WATCH_S)

@@ -68,8 +68,12 @@ def sentences(found: Iterable[Difference]) -> list[str]:
 def endings(seen: Sequence[Transcript], tokens: int) -> list[str]:
     """A sentence for the calls that did not end well with so many tokens."""
     bad = [one for one in seen if one.tokens != tokens or one.reason]
-    names = (f"{one.job_id} ({one.tokens} tokens, {one.reason or one.code})" for one in bad[:TOLD])
+    names = (f"{one.job_id} ({one.tokens} tokens, {one.reason or _ending(one)})" for one in bad[:TOLD])
     return [f"{len(bad)} of {len(seen)} streams did not end well: {', '.join(names)}"] if bad else []
+
+
+def _ending(transcript: Transcript) -> str:
+    return "no end" if transcript.code is None else transcript.code.name
 
 
 def within(name: str, values: Sequence[float], bound_s: float, *, share: float = 0.99) -> tuple[str, list[str]]:

@@ -179,7 +179,7 @@ async def test_a_named_job_is_found_again_after_a_broken_connection(redis_url: s
         mirroring(redis_url) as mirror,
         AsyncClient(proxy.address) as client,
     ):
-        call = asyncio.ensure_future(client.infer("mirror", {"x": X, "n": N}, job_id="a", resume_window_s=30))
+        call = asyncio.ensure_future(client.infer("mirror", {"x": X, "n": N}, job_id="a"))
         held = await mirror.take_tensors()
         proxy.break_connections()
         assert await mirror.answer(held, reflected(held.request)) is not Verdict.LOST
@@ -191,18 +191,22 @@ async def test_a_named_job_is_found_again_after_a_broken_connection(redis_url: s
             await client.infer("mirror", {"x": X + 1, "n": N}, job_id="a")
 
 
-async def test_cancelling_a_call_takes_its_job_along(served: Frontend, client: AsyncClient, mirror: Mirror) -> None:
-    call = asyncio.ensure_future(client.infer("mirror", {"x": X, "n": N}))
+@pytest.mark.parametrize("job_id", [None, "a"])
+async def test_cancelling_a_call_takes_its_job_along(
+    served: Frontend, client: AsyncClient, mirror: Mirror, job_id: str | None
+) -> None:
+    call = asyncio.ensure_future(client.infer("mirror", {"x": X, "n": N}, job_id=job_id))
     held = await mirror.take_tensors()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     await eventually(lambda: len(served.interest) == 0)
 
-    async def gone() -> bool:
-        return await mirror.queue.inspect(held.lease.ref) is None
+    async def ended() -> bool:
+        record = await mirror.queue.inspect(held.lease.ref)
+        return record is None if job_id is None else record is not None and record.ending is not None
 
-    await eventually(gone)
+    await eventually(ended)
 
 
 async def test_a_timeout_is_the_jobs_and_bounds_the_call(

@@ -21,9 +21,10 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # ty
 from millrace.v1 import fleet_pb2
 from millrace.v1.fleet_pb2 import ListModelsRequest, ListWorkersRequest
 from millrace.v1.fleet_pb2_grpc import FleetServiceStub
+from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from services.frontend.server import SERVICES, Frontend
 from tests.eventually import eventually
-from tests.frontend.playing import Generation, Worker, frontend, request
+from tests.frontend.playing import Generation, Worker, frontend, read, request, texts
 
 
 async def get(served: Frontend, path: str) -> tuple[int, str]:
@@ -122,6 +123,22 @@ async def test_ready_tells_the_truth_about_models(redis_url: str) -> None:
                 return await ready_workers() == 1
 
             await eventually(none_ready)
+
+
+async def test_a_draining_frontend_is_alive_and_not_ready(redis_url: str, worker: Worker) -> None:
+    async with frontend(redis_url, drain_s=10) as served, grpc.aio.insecure_channel(served.grpc_address) as channel:
+        running = TextGenerationServiceStub(channel).Generate(request())
+        held = await worker.take()
+        served.stop()
+
+        async def draining() -> bool:
+            status, body = await get(served, "/readyz")
+            return (status, json.loads(body)["draining"]) == (503, True)
+
+        await eventually(draining)
+        assert (await get(served, "/healthz"))[0] == 200
+        await held.emit("end", last=True)
+        assert texts(await read(running)) == ["end"]
 
 
 async def test_metrics_and_liveness_are_served(served: Frontend) -> None:

@@ -19,12 +19,11 @@ from millrace.oip.inference_pb2 import (
 from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.queue import Ending, Priority, Verdict
 from millrace.v1.generation_pb2 import GenerateRequest
-from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
 from millrace.v1.job_service_pb2 import SubmitJobRequest, WatchJobRequest
 from services.frontend.server import Frontend
 from tests.eventually import eventually
-from tests.frontend.playing import Generation, Jobs, Worker, frontend, reason, request, violated
+from tests.frontend.playing import Generation, Jobs, Worker, frontend, reason, violated
 from tests.frontend.tensors import Inference, TensorWorker, infer
 
 
@@ -226,19 +225,3 @@ async def test_each_task_goes_to_models_of_its_kind(
         async for _ in generation.Generate(GenerateRequest(model="double", text="a")):
             pass
     assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNIMPLEMENTED, "TASK_UNIMPLEMENTED")
-
-
-async def test_a_draining_frontend_is_alive_and_not_ready(redis_url: str, worker: Worker) -> None:
-    async with frontend(redis_url, drain_s=2.0) as served, grpc.aio.insecure_channel(served.grpc_address) as channel:
-        inference: Inference = GRPCInferenceServiceStub(channel)
-        generation = TextGenerationServiceStub(channel).Generate(request())
-        held = await worker.take()
-        served.stop()
-
-        async def draining() -> bool:
-            return not (await inference.ServerReady(ServerReadyRequest())).ready
-
-        await eventually(draining)
-        assert (await inference.ServerLive(ServerLiveRequest())).live
-        await held.emit("end", last=True)
-        await generation.read()

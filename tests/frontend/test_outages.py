@@ -143,9 +143,7 @@ async def test_an_outage_that_does_not_end_ends_the_streams(own_valkey: Valkey) 
         assert "millrace-ended" not in trailer(caught.value)
 
 
-async def test_a_draining_frontend_says_so_then_closes_its_door_and_lets_streams_end(
-    redis_url: str, worker: Worker
-) -> None:
+async def test_a_draining_frontend_says_so_closes_its_door_and_lets_streams_end(redis_url: str, worker: Worker) -> None:
     async with (
         frontend(redis_url, drain_s=10) as served,
         grpc.aio.insecure_channel(served.grpc_address) as channel,

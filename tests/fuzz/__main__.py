@@ -81,14 +81,14 @@ def _report(console: Console, tally: Tally, folder: Path) -> None:
 
 
 def _save(found: Found, folder: Path) -> Path:
-    """The input, and beside it what it did."""
+    """The input, and beside it what it did; what was found behind the last input has none."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{found.target}-{found.index}.input"
-    data = found.data
-    if data is None and found.index >= 0:
-        data = load(TARGETS[found.target])(int(folder.name)).make(found.index)
-    path.write_bytes(data or b"")
+    path = folder / f"{found.target}-{found.index if found.index >= 0 else 'end'}.input"
     path.with_suffix(".txt").write_text(f"{found.kind}\n{found.text}")
+    if found.index < 0:
+        return path.with_suffix(".txt")
+    data = found.data
+    path.write_bytes(load(TARGETS[found.target])(int(folder.name)).make(found.index) if data is None else data)
     return path
 
 

@@ -111,8 +111,8 @@ class Oracle(Ledger):
         return True
 
     def forget(self, name: str) -> None:
-        if name in self.jobs and self.jobs[name].ending:
-            del self.jobs[name]
+        if name not in self.jobs or self.jobs[name].ending:
+            self.jobs.pop(name, None)
             self.claims.pop(name, None)
 
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────

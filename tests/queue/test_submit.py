@@ -142,6 +142,13 @@ async def test_an_ended_job_is_forgotten_and_one_that_runs_is_not(bench: Bench) 
     assert leaked(await dump(bench.redis)) == []
 
 
+async def test_a_job_that_was_claimed_and_never_queued_leaves_nothing_when_it_is_forgotten(bench: Bench) -> None:
+    """Its call was cancelled in between."""
+    ref, _, _ = await bench.queue._claim(submission("j", retained=False))
+    await bench.queue.forget([ref])
+    assert leaked(await dump(bench.redis)) == []
+
+
 async def test_a_server_whose_memory_is_full_refuses_new_work_and_finishes_what_it_has(bench: Bench) -> None:
     ref = await bench.submit("j", retained=False)
     await bench.submit("waiting")

@@ -12,7 +12,7 @@ async def haunt(process: Process, held: Held) -> None:
     for _ in range(rng.randint(1, 5)):
         await process.sleep(rng.choice([0.01, 0.1, 1.0]) * rng.random())
         try:
-            match rng.randrange(5):
+            match rng.randrange(4):
                 case 0:
                     await process.queue.renew(ref.model, [(ref, token)])
                 case 1:

@@ -36,7 +36,7 @@ def apply(book: Book, model: ModelVersion, verb: Verb, outcome: Outcome, now: in
         case Forget(refs=refs):
             here = [ref for ref in refs if ref.model == model]
             for ref, gone, log in zip(here, outcome.reply, outcome.logs, strict=True):
-                if gone:
+                if gone and ref in book.standing:
                     book.bury(ref, log, now_s)
         case Take():
             _take(book, model, verb, outcome.reply, now)

@@ -22,7 +22,8 @@ Command = tuple[Any, ...]
 Mail = list[tuple[str, list[tuple[str, Result | End]]]]
 
 LOOK = """
-local seen, rung = {}, redis.call('DEL', KEYS[1])
+local seen, rung = {}, redis.call('LLEN', KEYS[1])
+redis.call('DEL', KEYS[1])
 for at, key in ipairs(ARGV) do
   local h = redis.call('HMGET', key, 'state', 'code', 'reason')
   seen[at] = h[1] and h[1] .. ' ' .. (h[2] or '') .. ' ' .. (h[3] or '') or '  '
@@ -75,8 +76,8 @@ class Outcome:
 
     reply: Any
     mail: Mail
-    is_rung: bool
-    """The bell was."""
+    rung: int
+    """How often the bell was."""
     looks: list[Look]
     logs: list[list[Entry]]
 
@@ -134,7 +135,7 @@ class Store:
         return Outcome(
             reply=_raised(reply),
             mail=mail,
-            is_rung=seen[0] == 1,
+            rung=seen[0],
             looks=[_look(text) for text in seen[1:]],
             logs=[_entries(log) for log in logs],
         )

@@ -14,7 +14,7 @@ from tests.simulation.rig import Rig
 from tests.simulation.store import LocalValkey, Store
 from tests.simulation.weather import ACCIDENTS
 
-SCHEDULES, MOST = 200, 600
+SCHEDULES, MOST = 150, 600
 REPLAYED = "0:39"
 SEEN = (
     *(f"accident: {kind}" for kind in (*ACCIDENTS, "a job kills its worker", "a lost lease is used on")),
@@ -107,7 +107,7 @@ def test_a_planted_fault_is_found(name: str, store: Store) -> None:
     (fault,) = [fault for fault in FAULTS if fault.name == name]
     with clocked_scripts({fault.script: [(fault.old, fault.new)]}):
         rig = Rig(store)
-        ran = next(ran for index in range(MOST) if (ran := rig.run(f"10:{index}")).error is not None)
+        ran = next(ran for index in range(MOST) if (ran := rig.run(f"17:{index}")).error is not None)
         again = rig.run(ran.seed)
     assert isinstance(ran.error, Broken)
     assert ran.error.promise in FOUND[name].split()

@@ -50,7 +50,7 @@ class Weather:
 
 def draw_weather(rng: Random, *, may_outlive_names: bool) -> Weather:
     """`may_outlive_names`: the clock may leap so far that jobs expire while calls for them are open."""
-    active_s = rng.uniform(4.0, 11.0)
+    active_s = rng.uniform(3.0, 8.0)
     kinds = [kind for kind in ACCIDENTS if rng.random() < 0.3 and (may_outlive_names or kind != LEAP)]
     count = rng.randrange(MOST_ACCIDENTS) if kinds else 0
     accidents = [Accident(at_s=rng.uniform(0.3, active_s), kind=rng.choice(kinds)) for _ in range(count)]

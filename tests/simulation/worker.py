@@ -20,7 +20,7 @@ from tests.simulation.world import World
 
 INCOMPLETE = Ending(code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="a part of the job is gone")
 RETRY_S, HAUNTING_S = 0.2, 3.0
-IDLE_S = 1.0
+IDLE_S = 1.5
 LOG_PAGE = 64
 """More than the seals that can stand between two results."""
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -42,6 +41,7 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Gets the first exception of anybody."""
+        self.loop.set_exception_handler(lambda _, context: self.fail(_error(context)))
         self.mailboxes: dict[str, Receive] = {}
         self.bells: dict[str, tuple[ModelVersion, Callable[[], None]]] = {}
         self.calm = False
@@ -109,8 +109,8 @@ class World:
         self.note(who, name, verb, "→", outcome.reply, *outcome.looks)
         self.referee.executed(base, verb, outcome, now_ms, self.now)
         self._post(outcome.mail)
-        if outcome.is_rung:
-            self._ring(base)
+        if outcome.rung:
+            self._ring(base, outcome.rung)
         return outcome.reply
 
     def purge(self) -> None:
@@ -140,11 +140,19 @@ class World:
 
     def _deliver(self, frontend: str, entries: list[tuple[str, Result | End]]) -> None:
         receive = self.mailboxes.get(frontend)
-        for job, entry in entries if receive else ():
-            assert receive is not None
-            receive(job, entry)
+        if receive is not None:
+            for job, entry in entries:
+                receive(job, entry)
 
-    def _ring(self, base: str) -> None:
-        for model, wake in list(self.bells.values()):
-            if model.base == base and not self.rng.random() < self.weather.deaf_worker:
-                self.loop.call_later(self.latency(), partial(wake))
+    def _ring(self, base: str, times: int) -> None:
+        """Each ring wakes one worker."""
+        idle = [wake for model, wake in self.bells.values() if model.base == base]
+        for wake in self.rng.sample(idle, min(times, len(idle))):
+            if self.rng.random() >= self.weather.deaf_worker:
+                self.loop.call_later(self.latency(), wake)
+
+
+def _error(context: dict[str, Any]) -> Exception:
+    """Of what the loop reports: somebody's callback failed."""
+    error = context.get("exception")
+    return error if isinstance(error, Exception) else RuntimeError(context["message"])

@@ -2,17 +2,17 @@
 --
 -- KEYS[1]  start of the model's keys
 -- ARGV     the jobs
--- Answers  for each 1 where it was removed, 0 where it is kept or gone
+-- Answers  for each 1 where it is gone, 0 where it is kept
 --
 -- Repeating the call is safe: what is gone stays gone.
 
 local answers = {}
 for at, job in ipairs(ARGV) do
   local state = redis.call('HGET', key('job', job), 'state')
-  answers[at] = 0
   if state == 'ended' then
     redis.call('DEL', key('job', job), key('results', job))
-    answers[at] = 1
+    state = false
   end
+  answers[at] = state and 0 or 1
 end
 return answers

@@ -5,6 +5,7 @@ inputs, so that nothing that grows with the context crosses from the host in a s
 only the last position of each row. Weights stay in the external data file: the rewritten graph refers to it.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,9 @@ def load(config: DecoderConfig) -> DecoderGraph:
     model = onnx.load(config.graph, load_external_data=False)
     rewrite(model.graph, config)
     types = {port.name: port.type.tensor_type.elem_type for port in (*model.graph.input, *model.graph.output)}
+    wanted = {config.input_ids, config.logits, *itertools.chain.from_iterable(config.caches())}
+    if missing := sorted(wanted - types.keys()):
+        raise ValueError(f"the graph has no {missing[0]}")
     return DecoderGraph(
         model=model.SerializeToString(),
         cache_type=types[config.past_key % 0],
@@ -77,7 +81,7 @@ def _keep_last_position(graph: onnx.GraphProto, logits: str) -> None:
     graph.node.insert(place, helper.make_node("Gather", [source, last.name], [target], "millrace/last", axis=1))
     output = next((port for port in graph.output if port.name == logits), None)
     if output is None:
-        raise ValueError(f"the graph has no output {logits}")
+        raise ValueError(f"the graph has no {logits}")
     output.type.tensor_type.shape.dim[1].dim_value = 1
     del graph.value_info[:]
 
