@@ -1,9 +1,12 @@
 """How Millrace talks to Redis.
 
 redis-py's defaults resend commands after a lost reply and time out blocking reads; here nothing is resent behind our
-back (JobQueue repeats its calls itself, since each of them may be repeated); calls share one connection (pipe.py), and
+back (`repeated` does it, for calls that allow it); calls share one connection (pipe.py), and
 blocking readers have connections of their own without a read timeout.
 """
+
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -15,10 +18,12 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from millrace.queue.pipe import ConnectionLost, PipedRedis
 
 CONNECT_S = 2.0
+BREAKS = 64
+"""Broken connections that one call may meet before the server counts as away."""
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What a Redis that is away, restarting or demoted raises."""
 
-__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "OutOfMemoryError", "Redis", "RedisError", "connect"]
+__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "OutOfMemoryError", "Redis", "RedisError", "connect", "repeated"]
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
@@ -39,3 +44,16 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
     assert isinstance(client, PipedRedis)
     client.timeout_s = timeout_s
     return client
+
+
+async def repeated(function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+    """Makes a call that may be repeated, and repeats it where its reply was lost: once, or more often where the
+    connection broke, since that takes the replies of all calls on it. Raises one of `AWAY` where that does not help."""
+    attempts = 0.0
+    while True:
+        try:
+            return await function(*args, **options)
+        except AWAY as error:
+            attempts += 1 / BREAKS if isinstance(error, ConnectionLost) else 0.5
+            if attempts >= 1:
+                raise

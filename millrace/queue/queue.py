@@ -18,11 +18,11 @@ from millrace.errors import AlreadyExists, Exhausted, Unavailable
 from millrace.queue import keys, scripts, wire
 from millrace.queue.connection import (
     AWAY,
-    ConnectionLost,
     NoScriptError,
     OutOfMemoryError,
     Redis,
     RedisError,
+    repeated,
 )
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
@@ -46,8 +46,6 @@ INLINE_BYTES = 8 << 10
 """A request of at most this size passes through the scripts, which saves a call on either side; more is slow there."""
 REAP_JOBS = 256
 FOR_EVER_MS = 2**52
-BREAKS = 64
-"""Broken connections that one call may meet before the server counts as away."""
 
 RETRY_S = (0.05, 60.0)
 """The least and the most that a refused caller is told to wait."""
@@ -80,7 +78,9 @@ class JobQueue:
         """
         for _ in range(3):
             ref, claimed, fresh = await self._claim(submission)
-            if not fresh and await self.inspect(ref) is not None:
+            if not fresh and (record := await self.inspect(ref)) is not None:
+                if record.fingerprint != submission.fingerprint:
+                    raise _reused(ref)
                 return ref
             placed = submission if ref == submission.ref else replace(submission, ref=ref)
             outcome, *detail = await self._place(placed, claimed + CLAIM_MS)
@@ -153,10 +153,11 @@ class JobQueue:
         for model, group in _by_model(refs).items():
             await self._script("unwatch", model, frontend, *(ref.job for ref in group))
 
-    async def read(self, ref: JobRef, after: int = 0, count: int = 128) -> list[Entry]:
-        """The log behind offset `after`: its seals, at most `count` entries, and the end where it is reached."""
+    async def read(self, ref: JobRef, after: int = 0, count: int = 128, *, epoch: int = 0) -> list[Entry]:
+        """The log behind offset `after`, and there behind the seal of `epoch`: its seals, at most `count` entries, and
+        the end where it is reached."""
         key = keys.results(ref)
-        entries = await self._call(self._redis.xrange, key, f"({after}-0", "+", count)
+        entries = await self._call(self._redis.xrange, key, f"({after}-{epoch}", "+", count)
         return [wire.decode_entry(entry_id, fields) for entry_id, fields in entries]
 
     async def inspect(self, ref: JobRef) -> JobRecord | None:
@@ -244,22 +245,17 @@ class JobQueue:
         return await scripts.run(self._redis, name, model.base, *args, call=self._call)
 
     async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
-        """Makes a call that may be repeated, and repeats it where its reply was lost: once, or more often where the
-        connection broke, since that takes the replies of all calls on it."""
-        attempts = 0.0
-        while True:
-            try:
-                return await function(*args, **options)
-            except AWAY as error:
-                attempts += 1 / BREAKS if isinstance(error, ConnectionLost) else 0.5
-                if attempts >= 1:
-                    raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
-            except NoScriptError:
-                raise
-            except OutOfMemoryError as error:
-                raise Exhausted("the queue's memory is full", reason="MEMORY_FULL", retry_after_s=FULL_S) from error
-            except RedisError as error:
-                raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
+        """Makes a call that may be repeated. What a script says is not there yet goes on to who runs it."""
+        try:
+            return await repeated(function, *args, **options)
+        except AWAY as error:
+            raise Unavailable("the queue is not reachable", reason="QUEUE_AWAY") from error
+        except NoScriptError:
+            raise
+        except OutOfMemoryError as error:
+            raise Exhausted("the queue's memory is full", reason="MEMORY_FULL", retry_after_s=FULL_S) from error
+        except RedisError as error:
+            raise Unavailable(f"the queue refused: {error}", reason="QUEUE_REFUSED") from error
 
 
 def _reused(ref: JobRef) -> AlreadyExists:

@@ -11,7 +11,7 @@ from typing import Any
 
 from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
-from millrace.queue.connection import AWAY, Redis, RedisError
+from millrace.queue.connection import AWAY, Redis, RedisError, repeated
 from millrace.queue.keys import ModelVersion
 from millrace.tensors import TensorSpec
 
@@ -85,14 +85,14 @@ class Registry:
     async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
         flat = [part for entry in entries.items() for part in entry]
         try:
-            await scripts.run(self._redis, "announce", key, lifetime_ms, *flat)
+            await scripts.run(self._redis, "announce", key, lifetime_ms, *flat, call=repeated)
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
 
     async def _read(self, key: str) -> list[dict[str, Any]]:
         try:
-            seconds, _ = await self._redis.time()
-            stored: Any = await self._redis.hgetall(key)
+            seconds, _ = await repeated(self._redis.time)
+            stored: Any = await repeated(self._redis.hgetall, key)
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
         entries = (value.split(b" ", 1) for _, value in sorted(stored.items()))

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
 from millrace.errors import Code, DataLoss, JobFailed, MillraceError, Unavailable
-from millrace.queue import Durability, End, Ending, Entry, JobQueue, JobRef, Result
+from millrace.queue import Durability, End, Ending, Entry, JobQueue, JobRef, Result, Seal
 from millrace.queue import history as running
 from services.frontend.admission import Admission, Target
 from services.frontend.call import Call
@@ -140,10 +140,11 @@ class Relay:
         return ending
 
     async def _catch_up(self) -> Ending | None:
-        """Pages the log to its present end."""
+        """Pages the log to its present end; a page may hold nothing but seals."""
+        epoch = 0
         while True:
             count = max(1, min(PAGE_ENTRIES, PAGE_BYTES // self._largest))
-            entries = await self._read(count)
+            entries = await self._read(count, epoch)
             kept = await self._durability.kept(self._stream.ref, entries)
             if len(kept) < len(entries):
                 await self._pause()
@@ -153,13 +154,14 @@ class Relay:
                 raise DataLoss("the log has lost results", reason="RESULTS_LOST")
             if ending is not None or len(entries) < count:
                 return ending
+            epoch = entries[-1].epoch if isinstance(entries[-1], Seal) else 0
 
-    async def _read(self, count: int) -> list[Entry]:
+    async def _read(self, count: int, epoch: int) -> list[Entry]:
         """Waits through an outage of Redis; one that lasts too long fails the stream."""
         while True:
             self._metrics.log_reads.inc()
             try:
-                return await self._queue.read(self._stream.ref, self._stream.offset, count)
+                return await self._queue.read(self._stream.ref, self._stream.offset, count, epoch=epoch)
             except Unavailable:
                 await self._pause()
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeAlias
 
 import grpc.aio
 
@@ -39,7 +40,11 @@ SHARE, GROWTH_MB = 1.1, 64.0
 """What others' p99 may grow to, and the frontend's memory by."""
 STOP_S, LET_GO_S = 2.0, 2.5
 """How long beyond `slow_reader_s` a dead reader's job may run, from its start; and after that its call."""
-MARGIN_S = 3.0
+OPEN_S, MARGIN_S = 1.0, 3.0
+"""Over what time the dead readers come: their client is the others' too, and is not what is measured."""
+
+
+DeadCall: TypeAlias = "grpc.aio.UnaryStreamCall[GenerateRequest, GenerateResponse]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,7 @@ class Comparison:
 
 async def run(scale: Scale) -> Outcome:
     slow_s = scale.of(3, 28)
-    tokens = round((2 * (slow_s + STOP_S) + LET_GO_S + MARGIN_S) * 1000 / STEP_MS)
+    tokens = round((2 * (OPEN_S + slow_s + STOP_S) + LET_GO_S + MARGIN_S) * 1000 / STEP_MS)
     with TemporaryDirectory() as folder, TemporaryDirectory() as other:
         write_stub(Path(folder), slots=READERS // WORKERS, step_ms=STEP_MS)
         write_stub(Path(other), LARGE.name, slots=DEAD, step_ms=LARGE_STEP_MS, text_bytes=TEXT_BYTES)
@@ -70,7 +75,7 @@ async def run(scale: Scale) -> Outcome:
                 streams(through(client, tokens), seen, within_s=4 * slow_s + 60.0) as load,
             ):
                 await load.begun()
-                found = await _compare(running, load, slow_s + STOP_S)
+                found = await _compare(running, load, OPEN_S + slow_s + STOP_S)
             counts, failures = await judge(running, seen)
     return _outcome(slow_s, found, counts, [*failures, *endings(seen, tokens)])
 
@@ -134,16 +139,25 @@ async def _largest_mb(running: Fleet, span_s: float) -> float:
 @asynccontextmanager
 async def _dead_readers(running: Fleet) -> AsyncIterator[None]:
     channels = [grpc.aio.insecure_channel(running.addresses[0], options=OPTIONS) for _ in range(CHANNELS)]
-    calls = [_open(channels[number % CHANNELS], number) for number in range(DEAD)]
+    calls = list[DeadCall]()
+
+    async def come() -> None:
+        for number in range(DEAD):
+            calls.append(_open(channels[number % CHANNELS], number))
+            await asyncio.sleep(OPEN_S / DEAD)
+
+    coming = asyncio.create_task(come())
     try:
         yield
+        await coming
     finally:
+        coming.cancel()
         for call in calls:
             call.cancel()
         await asyncio.gather(*(channel.close() for channel in channels))
 
 
-def _open(channel: grpc.aio.Channel, number: int) -> "grpc.aio.UnaryStreamCall[GenerateRequest, GenerateResponse]":
+def _open(channel: grpc.aio.Channel, number: int) -> DeadCall:
     job = JobOptions(job_id=f"dead-{number}")
     stopping = Stopping(max_tokens=FOR_EVER)
     return TextGenerationServiceStub(channel).Generate(

@@ -16,6 +16,7 @@ from millrace.v1.job_service_pb2 import (
 )
 from millrace.v1.tasks_pb2 import EmbedRequest
 from services.frontend.jobs import wrapping
+from services.frontend.relay import PAGE_ENTRIES
 from tests.frontend.playing import Generation, Jobs, Worker, reason, request, trailer, violated
 
 
@@ -131,3 +132,17 @@ def test_wrapping_is_what_protobuf_would_have_written(size: int) -> None:
         Result(offset=size + 1, history=b"\1" + bytes(7), body=b""), body.SerializeToString()
     )
     assert encoded == expected.SerializeToString(deterministic=True)
+
+
+async def test_a_page_that_holds_nothing_but_a_seal_is_not_the_last(jobs: Jobs, worker: Worker) -> None:
+    """Results are so large that a page holds one entry, and the job has changed its worker behind the first page."""
+    submitted = await jobs.SubmitJob(SubmitJobRequest(generate=request()))
+    held = await worker.take()
+    await held.emit("x" * (600 << 10))
+    for _ in range(PAGE_ENTRIES):
+        await held.emit("small")
+    await worker.queue.release(worker.model, [(held.lease.ref, held.lease.token, held.offset)])
+    held = await worker.take()
+    await held.emit("end", last=True)
+    results = await watched(jobs.WatchJob(WatchJobRequest(job_id=submitted.job_id)))
+    assert [result.offset for result in results] == list(range(1, PAGE_ENTRIES + 3))

@@ -19,8 +19,9 @@ from services.worker import repository
 from services.worker.batch import BatchEngine
 from tests import graphs
 from tests.fuzz.generation import GOOD
+from tests.fuzz.served import lengths
 from tests.fuzz.target import Target, fail, must
-from tests.fuzz.tensors import answered, lengths, request
+from tests.fuzz.tensors import answered, request
 from tests.fuzz.texts import VALUES, billion, mutate_json, mutate_yaml
 from tests.models import write_model
 from tests.worker.steps import leased

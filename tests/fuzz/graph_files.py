@@ -16,8 +16,9 @@ from services.worker.batch import BatchEngine, graph
 from tests import graphs
 from tests.fuzz.folders import Folder, Generation
 from tests.fuzz.mutate import mutate_bytes, mutate_message
+from tests.fuzz.served import SERVED
 from tests.fuzz.target import must
-from tests.fuzz.tensors import SERVED, request
+from tests.fuzz.tensors import request
 from tests.worker.steps import leased
 
 TRIAL_S = 1.0

@@ -7,8 +7,7 @@ that is not a plain file may lie in a folder that is served.
 import json
 import os
 import random
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests import graphs
 from tests.fuzz.folders import loaded
 from tests.fuzz.target import Target, must
 from tests.fuzz.tensors import answered, request
+from tests.fuzz.things import PLAIN, THINGS
 from tests.models import write_model
 from tests.worker.steps import leased
 
@@ -141,11 +141,12 @@ class HostileFolder(Target):
             secret.write_bytes(SECRET)
             version = write_decoder(plan, secret) if plan.get("decoder") else write_folder(plan, secret)
             thing = plan.get("thing", "nothing")
-            place_thing(version / plan.get("at", "more"), thing, secret)
+            target = version / plan.get("at", "more")
+            place_thing(target, thing, secret)
             engine = loaded(version.parents[1])
             if engine is None:
                 return False
-            must(thing in PLAIN or thing in ("socket", "device"), f"a folder with a {thing} is served")
+            must(thing in PLAIN or not os.path.lexists(target), f"a folder with a {thing} is served")
             must(not plan.get("decoder") or _is_inside(version, plan["location"]), "a decoder's weights lie elsewhere")
             must(SECRET[:4] not in output_of(engine), "the secret has come out")
             return True

@@ -38,6 +38,16 @@ def lengths() -> onnx.ModelProto:
     )
 
 
+def reshaped() -> onnx.ModelProto:
+    """The output's shape is an input: its dimensions need not be as many as the graph says."""
+    return graphs.model(
+        [("Reshape", ["x", "shape"], ["y"], {})],
+        {"x": (TensorProto.FLOAT, ["n"]), "shape": (TensorProto.INT64, ["rank"])},
+        {"y": (TensorProto.FLOAT, ["a", "b"])},
+        {},
+    )
+
+
 def numerals() -> onnx.ModelProto:
     """Texts to numbers: a text that is none makes the whole run fail."""
     return graphs.model(
@@ -82,6 +92,7 @@ SERVED: Mapping[str, Served] = {
         answer=lambda feed: {"y": -feed["x"]},
         batching={"buckets": {"a": 8, "b": [4, 512]}, "max_rows": 8, "padding": {"x": 1.5}},
     ),
+    "reshaped": Served(graph=reshaped, feed={"x": reals(6), "shape": np.array([2, 3])}),
     "numerals": Served(graph=numerals, feed={"x": np.array([[b"1", b"2.5"]], object)}),
     "texts": Served(
         graph=identity(TensorProto.STRING, "batch", 2), feed={"x": np.array([["é".encode(), b""]], object)}, answer=same

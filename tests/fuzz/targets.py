@@ -24,7 +24,7 @@ TARGETS: Mapping[str, str] = {
     "decoder-onnx": "tests.fuzz.graph_files:DecoderFile",
     "hostile": "tests.fuzz.hostile:HostileFolder",
     "wire": "tests.fuzz.wire:Calls",
-    "sockets": "tests.fuzz.wire:Sockets",
+    "sockets": "tests.fuzz.sockets:Sockets",
 }
 
 

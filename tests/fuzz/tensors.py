@@ -2,18 +2,14 @@
 requests whose answers are known."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
-import onnx
-from onnx import TensorProto
 
 from millrace.engine import Output
 from millrace.errors import Code, MillraceError
@@ -27,16 +23,15 @@ from tests import graphs
 from tests.fuzz.mutate import mutate_message
 from tests.fuzz.requests import SHAPES
 from tests.fuzz.samples import BOUNDS, DTYPES, add_input
+from tests.fuzz.served import SERVED, Array, Arrays, Served
 from tests.fuzz.shapes import examples
 from tests.fuzz.target import Target, must
 from tests.worker.steps import leased
 
-Array = npt.NDArray[Any]
-Arrays = dict[str, Array]
 MOST_STEPS = 1_000
 SIZES, HUGE = (0, 0, 1, 1, 2, 3, 4, 5, 8, 16, 17, 33), (2**16, 2**20, 2**25, 2**31 - 1)
-
 NOTHING = ((1, 0, 0), (8, 0, 1), (1, 2**16, 0), (1, 2**25, 0), (8, 2**25, 0), (1, 2**31 - 1, 0), (1, 0, 2**31 - 1))
+"""Shapes of tensors without elements, some of them very long."""
 
 
 class Tensors(Target):

@@ -52,8 +52,17 @@ def _nothing(target: Path, secret: Path) -> None:
 
 
 THINGS: Mapping[str, Callable[[Path, Path], None]] = {
-    thing.__name__.strip("_"): thing
-    for thing in (*(_nothing, _linked, _hard, _folder_linked, _pipe, _socket, _device, _folder, _deep, _odd_names),)
+    "nothing": _nothing,
+    "linked": _linked,
+    "hard": _hard,
+    "folder_linked": _folder_linked,
+    "pipe": _pipe,
+    "socket": _socket,
+    "device": _device,
+    "folder": _folder,
+    "deep": _deep,
+    "odd_names": _odd_names,
 }
+"""By name, what puts the thing at a place; it is told where the secret lies."""
 PLAIN = frozenset({"nothing", "folder", "deep", "odd_names"})
-"""Things without which a folder would not be refused."""
+"""Things for which a folder need not be refused."""

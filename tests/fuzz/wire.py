@@ -3,9 +3,8 @@ documented, and the processes go on as if nothing had been."""
 
 import json
 import random
-import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,9 +23,10 @@ from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest
 from tests import graphs
 from tests.fuzz import bombs, samples
 from tests.fuzz.generation import GOOD
-from tests.fuzz.mutate import TEXTS, mutate_bytes, mutate_message
-from tests.fuzz.target import Target, fail, must
-from tests.fuzz.tensors import SERVED, request
+from tests.fuzz.mutate import TEXTS, mutate_message
+from tests.fuzz.served import SERVED
+from tests.fuzz.target import Target, must
+from tests.fuzz.tensors import request
 from tests.processes import Service, Valkey
 from tests.stub_models import write_stub
 from tests.survival.fleet import Fleet

@@ -77,7 +77,8 @@ class ClockedRedis(Redis):
 
 @contextmanager
 def clocked_scripts(replacements: dict[str, list[tuple[str, str]]] | None = None) -> Iterator[None]:
-    """Puts the shim before every script. `replacements` (script or "prelude" → old and new text) plants faults."""
+    """Puts the shim before every script. `replacements` (script, or "prelude" for what stands before it → old and
+    new text) plants faults."""
     original = scripts.source.__wrapped__
     replacements = replacements or {}
     unused = {(name, old) for name, pairs in replacements.items() for old, _ in pairs}
@@ -86,12 +87,14 @@ def clocked_scripts(replacements: dict[str, list[tuple[str, str]]] | None = None
     def source(name: str) -> tuple[str, str]:
         if name not in texts:
             text, _ = original(name)
-            for part in (name, "prelude"):
+            own = (scripts.FOLDER / f"{name}.lua").read_text()
+            parts = {"prelude": text.removesuffix(own), name: own}
+            for part in parts:
                 for old, new in replacements.get(part, ()):
-                    if old in text:
+                    if old in parts[part]:
                         unused.discard((part, old))
-                        text = text.replace(old, new)
-            flags, _, text = text.partition("\n")
+                        parts[part] = parts[part].replace(old, new)
+            flags, _, text = "".join(parts.values()).partition("\n")
             text = flags + SHIM + text
             texts[name] = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         return texts[name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`old` becomes `new` in one script, or in the prelude of all."""
+    """`old` becomes `new` in one script, or in what stands before it (`prelude`)."""
 
     name: str
     script: str
@@ -95,11 +95,11 @@ FAULTS = [
     Fault("an ended job's payload stays", "prelude", "redis.call('DEL', key('payload', job .. ':' .. h.fingerprint))"),
     Fault("an ended job's bytes still count", "prelude", "count_bytes(h, -1)"),
     Fault("a job that leaves the line still counts", "prelude", "count_waiting(h, -1)"),
-    Fault("one job too many waits", "submit", "if held + amount > most then", "if held + amount > most + 1 then"),
-    Fault("a tenant has no bound", "submit", "if own >= limits.tenant then", "if false then"),
-    Fault("a tenant may fill the other half", "submit", "own + amount > most * share then", "false then"),
-    Fault("every tenant has the same share", "submit", "sum = sum + (tonumber(weight) or 1)", "sum = sum + 1"),
-    Fault("batch jobs may fill everything", "submit", "['10'] = 0.5", "['10'] = 1"),
+    Fault("one job too many waits", "prelude", "if held + amount > most then", "if held + amount > most + 1 then"),
+    Fault("a tenant has no bound", "prelude", "if own >= limits.tenant then", "if false then"),
+    Fault("a tenant may fill the other half", "prelude", "own + amount > most * share then", "false then"),
+    Fault("every tenant has the same share", "prelude", "sum = sum + (tonumber(weight) or 1)", "sum = sum + 1"),
+    Fault("batch jobs may fill everything", "prelude", "['10'] = 0.5", "['10'] = 1"),
     Fault("a weight outlives its tenant's jobs", "prelude", "(string.gsub(field, '^jobs:', 'weight:'))", "'-'"),
     Fault(
         "a tenant's bytes are not given back",

@@ -120,6 +120,8 @@ class Oracle(Ledger):
     def take(self, worker: str, sequence: int, room: int, largest: float, alone: bool) -> tuple[bool, list[Leased]]:
         if worker in self._takes and self._takes[worker][0] == sequence:
             return self._takes[worker][1:3]
+        if worker in self._takes and sequence < self._takes[worker][0]:
+            return False, []
         leases: list[Leased] = []
         hold = room > 0 and self._take_struck(worker, largest, alone, leases)
         if room > 0 and not hold:

@@ -13,7 +13,7 @@ from tests.queue.machine import QueueMachine
 from tests.queue.rig import Rig
 
 SETTINGS = settings(
-    max_examples=400,
+    max_examples=1_500,
     stateful_step_count=30,
     deadline=None,
     database=None,

@@ -13,7 +13,17 @@ async def test_a_take_whose_reply_was_lost_gives_the_same_leases_again(bench: Be
     await bench.submit("2")
     first = await bench.queue.take(MODEL, "w", 7, jobs=1, cost=100, alone=True)
     assert await bench.queue.take(MODEL, "w", 7, jobs=1, cost=100, alone=True) == first
-    assert await bench.job_ids(1) == ["2"]
+    assert await bench.job_ids(1, worker="other") == ["2"]
+
+
+async def test_a_take_that_comes_late_leases_nothing(bench: Bench) -> None:
+    """Its worker has given it up, and asked anew."""
+    await bench.submit("a")
+    taken = await bench.queue.take(MODEL, "w", 8, jobs=1, cost=100, alone=True)
+    await bench.submit("b")
+    late = await bench.queue.take(MODEL, "w", 7, jobs=1, cost=100, alone=True)
+    assert ([lease.ref.job_id for lease in taken.leases], late.leases) == (["a"], ())
+    assert await bench.job_ids(1, worker="other") == ["b"]
 
 
 async def test_an_emission_whose_reply_was_lost_is_a_duplicate(bench: Bench) -> None:

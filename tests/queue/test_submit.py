@@ -58,6 +58,15 @@ async def test_a_name_that_was_claimed_under_one_model_finds_its_job_there(bench
     assert (located.ref, located.fingerprint) == (ref, "1" * 32)
 
 
+async def test_a_job_that_has_outlived_its_name_is_not_another_requests(bench: Bench) -> None:
+    """Nobody reaped for longer than names are kept."""
+    await bench.submit("j", timeout_ms=1_000)
+    await bench.redis.delete(keys.job_index("a", "j"))
+    await bench.queue._claim(submission("j", fingerprint="2" * 32))
+    with pytest.raises(AlreadyExists):
+        await bench.submit("j", fingerprint="2" * 32)
+
+
 async def test_a_claim_whose_owner_died_can_be_replaced_after_a_while(bench: Bench) -> None:
     await bench.queue._claim(submission("j"))
     with pytest.raises(AlreadyExists):

@@ -6,6 +6,7 @@
 local ROOM = {['30'] = 1, ['20'] = 0.8, ['10'] = 0.5}
 local TENANTS = 32 -- weights of more are not looked up: each further one counts as 1
 local MARGIN = 0.9 -- how much of its time a job may be expected to take
+local UNSURE = 0.5 -- runs by which a wait may be longer: what holds the slots now may have begun just now
 
 local function read(kind, fields)
   local values = redis.call('HMGET', base .. kind, unpack(fields))
@@ -45,7 +46,8 @@ local function capacity(seen)
   local cost, ms = number(seen, 'full_cost'), number(seen, 'full_ms')
   local stretch = now - number(seen, 'since')
   if seen.since and stretch >= STRETCH_MS then
-    cost, ms = cost * fade(stretch) + number(seen, 'done'), ms * fade(stretch) + stretch
+    local kept = fade(stretch, PACE_MS)
+    cost, ms = cost * kept + number(seen, 'done'), ms * kept + stretch
   end
   return cost > 0 and ms > 0 and cost / ms or nil
 end
@@ -107,6 +109,6 @@ local function refusal(h, timeout, limits)
   if bound then
     return {'full', bound, wait and math.ceil(excess * (bound == 'tenant' and wait or all)) or -1}
   end
-  local late = wait and wait + run - timeout * MARGIN
+  local late = wait and wait + run * (1 + UNSURE) - timeout * MARGIN
   if late and wait > 0 and late > 0 then return {'slow', math.ceil(wait), math.ceil(math.min(wait, late))} end
 end

@@ -4,21 +4,22 @@
 --   since, done                              while something waits without a pause: when the stretch began that is being
 --                                            measured, and the cost done in it
 --   full_cost, full_ms                       of such stretches, older ones counting for less: their ratio is the capacity
---   work:CLASS, work:CLASS:TENANT            "COST AT": cost done while something waited, fading over PACE_MS
+--   work:CLASS, work:CLASS:TENANT            "COST AT": cost done while something waited, fading
 --   mean_cost, mean_estimate, mean_run_ms    of jobs that succeeded at their first attempt: the newest 20 or so
 --
 -- A stretch begins and ends with an emit, so that it holds whole steps of each worker.
 
 local pace = base .. 'pace'
 local STRETCH_MS, AWAY_MS = 250, 1000
+local PACE_MS, MIX_MS = 5000, 2000 -- how long the capacity counts that was measured, and who has used it
 local MEANS = 20
 local PACE_IDLE_MS = 600000 -- after that the fleet may be another one
 
-local function fade(ms) return math.exp(-math.max(ms, 0) / PACE_MS) end
+local function fade(ms, memory_ms) return math.exp(-math.max(ms, 0) / memory_ms) end
 
 local function lately(text)
   local cost, at = string.match(text or '', '(%S+) (%S+)')
-  return cost and tonumber(cost) * fade(now - tonumber(at)) or 0
+  return cost and tonumber(cost) * fade(now - tonumber(at), MIX_MS) or 0
 end
 
 local function note_work()
@@ -46,7 +47,7 @@ local function note_capacity(total, since)
   elseif stretch < STRETCH_MS then
     redis.call('HSET', pace, 'done', done)
   else
-    local kept = fade(stretch)
+    local kept = fade(stretch, PACE_MS)
     redis.call('HSET', pace, 'since', now, 'done', 0,
       'full_cost', string.format('%.3f', (full_cost or 0) * kept + done),
       'full_ms', string.format('%.3f', (full_ms or 0) * kept + stretch))

@@ -15,7 +15,6 @@
 local base = KEYS[1]
 local CLASSES = {'30', '20', '10'}
 local MAX_STRIKES, MAX_ATTEMPTS = 3, 50
-local PACE_MS = 5000 -- how long what was measured counts
 local IDLE_MS = 8 * 86400000
 local ORPHAN_MS = 7 * 86400000 -- how long a job that nobody reaps outlives its deadline
 

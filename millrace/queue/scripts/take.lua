@@ -7,7 +7,8 @@
 -- Answers  packed {hold, leases}; a lease is {job, token, epoch, strikes, attempts, last, history, cost, fingerprint,
 --          submitted, first taken, deadline, taken, payload or false}
 --
--- Repeating a sequence number is safe: the answer is kept, and given again.
+-- Repeating a sequence number is safe: the answer is kept, and given again. A lower one comes late, from a call that was
+-- given up: it leases nothing.
 
 local worker, sequence, room, largest = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local nonce, lease_ms, alone = ARGV[5], tonumber(ARGV[6]), ARGV[7] == '1'
@@ -15,6 +16,7 @@ local most_bytes, inline_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local memory = key('take', worker)
 local before = redis.call('HMGET', memory, 'sequence', 'reply')
 if before[1] == sequence then return before[2] end
+if before[1] and tonumber(sequence) < tonumber(before[1]) then return cmsgpack.pack({false, {}}) end
 
 local leases, bytes = {}, 0
 

@@ -173,6 +173,8 @@ class BatchEngine:
             arrays = session.run([port.name for port in ports], batch.feed)
             if self.ports.batched and any(array.shape[:1] != (batch.rows,) for array in arrays):
                 raise ValueError(f"the graph gives other than {batch.rows} rows for {batch.rows}")
+            if any(array.ndim < len(port.dims) for port, array in zip(ports, arrays, strict=True)):
+                raise ValueError("the graph gives an output with fewer dimensions than it says")
         except Exception as error:
             if _is_fatal(error):
                 raise

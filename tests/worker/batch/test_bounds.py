@@ -9,7 +9,8 @@ from millrace.errors import Code
 from millrace.oip.inference_pb2 import ModelInferRequest
 from services.worker.batch import forming, graph
 from tests.fuzz.graph_files import loop
-from tests.fuzz.tensors import lengths, nothing
+from tests.fuzz.served import lengths, reshaped
+from tests.fuzz.tensors import nothing
 from tests.graphs import affine, identity
 from tests.worker.batch.requests import answer, engine_of, gated, request, row, run
 
@@ -64,6 +65,16 @@ def test_a_graph_whose_row_would_take_all_memory_is_not_tried() -> None:
 def test_a_graph_with_more_dimensions_than_any_array_is_not_served() -> None:
     with pytest.raises(ValueError, match="65 dimensions: at most 64"):
         engine_of(identity(TensorProto.FLOAT, ["batch"] + [1] * 64))
+
+
+def test_an_output_that_is_not_what_the_graph_says_fails_its_job_alone() -> None:
+    sizes = {"good": np.array([2, 3]), "bad": np.array([6])}
+    numbers = np.arange(6, dtype=np.float32)
+    ended = run(engine_of(reshaped()), {name: request(x=numbers, shape=shape) for name, shape in sizes.items()})
+    assert answer(ended["good"])["y"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    failure = ended["bad"].failure
+    assert failure is not None
+    assert (failure.code, "fewer dimensions than it says" in failure.message) == (Code.INTERNAL, True)
 
 
 def test_the_shape_of_a_request_may_be_as_long_as_it_likes() -> None:
