@@ -8,6 +8,7 @@ import pytest
 from tests.fuzz import __main__ as command
 from tests.fuzz.child import load
 from tests.fuzz.drive import drive
+from tests.fuzz.folders import GenaiConfig, ModelYaml
 from tests.fuzz.requests import Watches
 from tests.fuzz.sockets import Sockets
 from tests.fuzz.target import Target
@@ -61,11 +62,12 @@ def spread(target: Target, count: int) -> list[int]:
 
 
 def test_the_same_seed_makes_the_same_inputs_and_another_one_others() -> None:
-    def made(seed: int) -> list[bytes]:
-        target = Watches(seed)
-        return [target.make(index) for index in spread(target, 100)]
+    def made(kind: type[Target], seed: int, count: int) -> list[bytes]:
+        target = kind(seed)
+        return [target.make(index) for index in range(count)]
 
-    assert made(SEED) == made(SEED) != made(SEED + 1)
+    for kind in (Watches, GenaiConfig, ModelYaml):
+        assert made(kind, SEED, 300) == made(kind, SEED, 300) != made(kind, SEED + 1, 300)
 
 
 def test_all_inputs_are_divided_among_the_targets_and_all_targets_get_some() -> None:

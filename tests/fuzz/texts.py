@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from tests.fuzz.mutate import mutate_bytes
@@ -67,7 +68,7 @@ def _change_lines(dice: random.Random, lines: list[str]) -> list[str]:
     return lines or [""]
 
 
-SCALARS: Sequence[Any] = (
+VALUES_OF_JSON: Sequence[Any] = (
     *(None, True, False, 0, 1, 2, -1, 3.5, 1e308, float("nan"), float("inf"), 2**31, 2**32, 2**63, 2**64, 10**40),
     *(
         "",
@@ -126,7 +127,7 @@ def _change_tree(dice: random.Random, document: Any) -> None:
             dice.choice((1, 2, 40, 300)), dice.choice((document[key], "x")), listed=dice.random() < 0.5
         )
     else:
-        document[key] = dice.choice(SCALARS)
+        document[key] = deepcopy(dice.choice(VALUES_OF_JSON))
 
 
 def nest(depth: int, value: Any, *, listed: bool) -> Any:

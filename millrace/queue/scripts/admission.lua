@@ -53,7 +53,7 @@ local function capacity(seen)
 end
 
 -- What the job's line is served in a millisecond: what higher classes and the class's other tenants have left while
--- something waited, but at least the tenant's share. Less than a second of work says little of them.
+-- something waited. A line that was served less than half of its share has not asked for it: it will get that.
 local function line_pace(h, seen, full, share)
   local all, higher = 0, 0
   for _, class in ipairs(CLASSES) do
@@ -61,10 +61,11 @@ local function line_pace(h, seen, full, share)
     all = all + work
     if tonumber(class) > tonumber(h.class) then higher = higher + work end
   end
-  local others = lately(seen['work:' .. h.class]) - lately(seen['work:' .. h.class .. ':' .. h.tenant])
-  local part = full / math.max(all, full * 1000)
+  local part = full / math.max(all, full * MIX_MS)
+  local own = lately(seen['work:' .. h.class .. ':' .. h.tenant]) * part
+  local others = lately(seen['work:' .. h.class]) * part - own
   local left = math.max(full - higher * part, full / 100)
-  return math.max(left * share, left - others * part)
+  return math.max(own < left * share / 2 and left * share or left * share / 2, left - others)
 end
 
 -- Milliseconds: until the job would be taken, for how long it would run, until nothing waits any more; nil where nothing

@@ -11,7 +11,7 @@
 
 local pace = base .. 'pace'
 local STRETCH_MS, AWAY_MS = 250, 1000
-local PACE_MS, MIX_MS = 5000, 2000 -- how long the capacity counts that was measured, and who has used it
+local PACE_MS, MIX_MS = 5000, 1000 -- how long the capacity counts that was measured, and who has used it
 local MEANS = 20
 local PACE_IDLE_MS = 600000 -- after that the fleet may be another one
 
