@@ -29,8 +29,8 @@ from tests.stub_models import write_stub
 from tests.survival.fleet import Fleet, Transcript, fleet
 
 CALLERS, TOKENS, STEP_MS = 100, 50, 40
-WORKERS, FROZEN, SLOTS = 5, 3, 100
-"""One worker has room for all: another may be kept free for a job that has lost two workers at its start."""
+WORKERS, FROZEN, SLOTS = 6, 3, 60
+"""Two of those that are left have room for all: one may be kept free for a job that has lost its worker at once."""
 SPREAD_S, CLOSE_S = 1.0, 0.25
 """Within what time workers are frozen: where some are, and where all are."""
 LEASE_S = 3.0
