@@ -5,7 +5,6 @@ streams with the longest silences around the kill count as those: their resume c
 """
 
 import asyncio
-import random
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +28,7 @@ SETTLE_S = 4.0
 
 async def run(scale: Scale) -> Outcome:
     kills = scale.of(3, 24)
-    chance, silences = random.Random(scale.seed), list[float]()
+    silences = list[float]()
     with TemporaryDirectory() as folder:
         write_stub(Path(folder), slots=CALLERS, step_ms=STEP_MS)
         async with (
@@ -40,7 +39,7 @@ async def run(scale: Scale) -> Outcome:
             async with callers(through(client, TOKENS), "moving", CALLERS, within_s=within_s) as load:
                 await load.begun()
                 for _ in range(kills):
-                    silences += await _kill(running, load.seen, chance)
+                    silences += await _kill(running, load.seen)
             counts, failures = await judge(running, load.seen)
     resume, late = within("resume p99", silences, RESUME_S)
     if len(silences) < kills * CALLERS / FRONTENDS / 2:
@@ -54,10 +53,11 @@ async def run(scale: Scale) -> Outcome:
     )
 
 
-async def _kill(running: Fleet, seen: list[Transcript], chance: random.Random) -> list[float]:
-    """Kills a frontend and starts it anew; answers how long each of its streams was silent."""
-    frontend = chance.choice(running.frontends)
-    hit = int((await scrape(frontend))[STREAMS])
+async def _kill(running: Fleet, seen: list[Transcript]) -> list[float]:
+    """Kills the frontend that has most streams, and starts it anew; answers how long each of them was silent."""
+    loads = [int((await scrape(frontend))[STREAMS]) for frontend in running.frontends]
+    hit = max(loads)
+    frontend = running.frontends[loads.index(hit)]
     killed = time.monotonic()
     await asyncio.gather(running.replace(frontend), asyncio.sleep(EVERY_S))
     silences = sorted((_silence_s(transcript, killed) for transcript in seen), reverse=True)
