@@ -53,8 +53,7 @@ class Proxy:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay_s: float = 0.0) -> None:
         try:
             while data := await source.read(READ_BYTES):
-                if delay_s:
-                    await asyncio.sleep(delay_s)
+                await self._hold_up(delay_s)
                 sink.write(data)
                 await sink.drain()
         except OSError:
@@ -62,6 +61,11 @@ class Proxy:
         finally:
             sink.close()
             self._writers.discard(sink)
+
+    async def _hold_up(self, delay_s: float) -> None:
+        """Each piece, before it goes on."""
+        if delay_s:
+            await asyncio.sleep(delay_s)
 
     async def _answer(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         await self._pump(source, sink, self.delay_s)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.proxy import READ_BYTES, Proxy
+from tests.proxy import Proxy
 
 
 class Link(Proxy):
@@ -26,14 +26,6 @@ class Link(Proxy):
         self._port = int(port)
         self.break_connections()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay_s: float = 0.0) -> None:
-        try:
-            while data := await source.read(READ_BYTES):
-                await self._open.wait()
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            sink.close()
-            self._writers.discard(sink)
+    async def _hold_up(self, delay_s: float) -> None:
+        await super()._hold_up(delay_s)
+        await self._open.wait()

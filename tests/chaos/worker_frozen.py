@@ -125,8 +125,8 @@ async def _freeze(worker: Service, moment: float, redis: Redis) -> Thaw:
     held = await held_by(redis, name)
     await asyncio.sleep(FREEZE_S - UNDER_WAY_S)
     kept = await held_by(redis, name)
-    worker.resume()
     thawed, wall = time.monotonic(), time.time()
+    worker.resume()
     known_s: float | None = None
     drops: list[float] = []
     while (known_s is None or len(drops) < len(held)) and time.monotonic() - thawed < GIVEN_UP_S:
