@@ -13,7 +13,6 @@ from millrace.queue import history as running
 from millrace.v1.generation_pb2 import GenerateResponse
 from tests.checker.history import Difference, JobHistory, Received
 
-HISTORY_FIELD_BYTES = 9
 Truth = Callable[[str, int, int, int], int]
 """The token of (job, position, token before it, epoch): `services.worker.stub.stub_token`."""
 Finding = tuple[str, str]
@@ -68,7 +67,7 @@ def _log(log: Sequence[Entry]) -> Iterator[Finding]:
         elif isinstance(entry, Result):
             if entry.offset != offset + 1:
                 yield "gap in the log", f"offset {entry.offset} behind {offset}"
-            offset, history = entry.offset, running.extend(history, _body(entry)[:-HISTORY_FIELD_BYTES])
+            offset, history = entry.offset, running.extend(history, _body(entry)[: -running.FIELD_BYTES])
             if history != entry.history:
                 yield "history", f"at offset {offset}"
         elif entry.last_offset != offset:

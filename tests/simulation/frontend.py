@@ -18,7 +18,6 @@ from tests.simulation.network import LinkedRedis
 from tests.simulation.process import Process
 from tests.simulation.world import World
 
-HISTORY_FIELD_BYTES = 9
 RETRY_S, RENEW_S, GRACE_S = 0.2, 1.0, 0.5
 LOG_PAGE = 64
 """More than the seals that can stand between two results."""
@@ -206,7 +205,7 @@ class Frontend(Process):
                     continue
                 if entry.offset != stream.offset + 1 or entry.body is None:
                     return None, True
-                expected = running.extend(stream.call.transcript.history, entry.body[:-HISTORY_FIELD_BYTES])
+                expected = running.extend(stream.call.transcript.history, entry.body[: -running.FIELD_BYTES])
                 if entry.history != expected:
                     raise DataLoss("the results are not those that were sent", reason="HISTORY_DIFFERS")
                 stream.call.deliver(entry, self.world.now)
