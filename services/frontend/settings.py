@@ -40,7 +40,7 @@ class FrontendSettings(Settings):
     scale_from_zero_s: float = Field(
         default=0.0, ge=0, description="how long jobs may wait for a model's first worker; 0: refused without one"
     )
-    tenant_weights: Weights = Field(default_factory=dict, description="tenants' shares, as a=2,b=0.5; others have 1")
+    tenant_weights: Weights = Field(default={}, description="tenants' shares, as a=2,b=0.5; others have 1")
     slow_reader_s: float = Field(default=25.0, gt=0, description="a write that blocks longer ends its call")
     outage_s: float = Field(default=30.0, gt=0, description="running streams wait so long for a Redis that is away")
     drain_s: float = Field(default=20.0, ge=0, description="what running streams get before they are sent elsewhere")
