@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation lint format proto bench lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation gpu-check lint format proto bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +44,9 @@ fuzz: $(ENVIRONMENT) ## 100,000 hostile inputs, 5 minutes
 
 simulation: $(ENVIRONMENT) ## the queue's protocol on a virtual clock: 3,000 schedules, a minute
 	$(BIN)/python -m tests.simulation $(ARGS)
+
+gpu-check: ## check and measure the generation engine on an NVIDIA GPU; skips without one
+	$(BIN)/python -m scripts.gpu_check $(ARGS)
 
 lint: $(ENVIRONMENT) ## check style, types and stubs; changes nothing
 	$(BIN)/ruff check .

@@ -9,13 +9,15 @@ place in one buffer for each layer; the last row fills the gap of one that has e
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+
+from bench.completions import Completions
 
 FLOAT = 1
 """onnx.TensorProto's element type."""
@@ -38,25 +40,20 @@ class Bare:
     """How many to generate after each prompt."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Measured:
-    """From the first prompt to the last token."""
-
-    seconds: float
-    token_ids: list[list[int]]
-
-    @property
-    def rate(self) -> float:
-        return sum(map(len, self.token_ids)) / self.seconds
-
-
 @dataclass(slots=True)
 class Row:
     """One prompt's place in the cache."""
 
     index: int
+    sent: float
+    """When its place became free: before that its caller waited for another text."""
     length: int
     tokens: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    def add(self, token: int) -> None:
+        self.tokens.append(token)
+        self.times.append(time.perf_counter())
 
 
 class Model:
@@ -94,24 +91,25 @@ class Model:
             cache[target, :, :length] = cache[source, :, :length]
 
 
-def generate(model: Model, bare: Bare) -> list[list[int]]:
+def generate(model: Model, bare: Bare) -> list[Row]:
     """What follows each prompt."""
     waiting, rows = list(reversed(range(len(bare.prompts)))), list[Row]()
-    done: dict[int, list[int]] = {}
+    free, done = [time.perf_counter()] * bare.slots, dict[int, Row]()
     while waiting or rows:
         while waiting and len(rows) < bare.slots:
-            row = Row(waiting.pop(), 0)
-            row.length = len(bare.prompts[row.index])
-            row.tokens = model.run(len(rows), np.array([bare.prompts[row.index]]), np.array([row.length]))
+            index = waiting.pop()
+            row = Row(index, free.pop(), len(bare.prompts[index]))
+            row.add(model.run(len(rows), np.array([bare.prompts[index]]), np.array([row.length]))[0])
             rows.append(row)
         for row in rows:
             row.length += 1
         newest = np.array([row.tokens[-1:] for row in rows])
         for row, token in zip(rows, model.run(0, newest, np.array([row.length for row in rows])), strict=True):
-            row.tokens.append(token)
+            row.add(token)
         for slot in reversed(range(len(rows))):
             if len(rows[slot].tokens) >= bare.tokens[rows[slot].index]:
-                done[rows[slot].index] = rows[slot].tokens
+                done[rows[slot].index] = rows[slot]
+                free.append(rows[slot].times[-1])
                 last = rows.pop()
                 if slot < len(rows):
                     model.move(len(rows), slot, last.length)
@@ -119,13 +117,18 @@ def generate(model: Model, bare: Bare) -> list[list[int]]:
     return [done[index] for index in range(len(bare.prompts))]
 
 
-def measure(bare: Bare) -> Measured:
+def measure(bare: Bare) -> Completions:
     model = Model(bare)
     warm: dict[str, Any] = {"prompts": bare.prompts[:2], "tokens": [2, 2]}
-    generate(model, Bare(**(asdict(bare) | warm)))
+    generate(model, replace(bare, **warm))
     began = time.perf_counter()
-    token_ids = generate(model, bare)
-    return Measured(seconds=time.perf_counter() - began, token_ids=token_ids)
+    rows = generate(model, bare)
+    return Completions(
+        seconds=time.perf_counter() - began,
+        sent_s=[row.sent - began for row in rows],
+        times_s=[[at - began for at in row.times] for row in rows],
+        token_ids=[row.tokens for row in rows],
+    )
 
 
 def main() -> None:

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import bare_generation, bare_tensors, load, streams
+from bench.completions import Completions
+from bench.generation import overhead
 
 LIMIT_S = 300.0
+ROOT = Path(__file__).parent.parent
+THIS_PYTHON = Path(sys.executable)
 
 
 class MeasurementFailed(Exception):
@@ -31,17 +35,26 @@ async def measure_streams(spec: streams.Streams) -> streams.Measured:
     return streams.Measured(**await _run("bench.streams", spec))
 
 
-async def measure_bare_generation(bare: bare_generation.Bare) -> bare_generation.Measured:
-    return bare_generation.Measured(**await _run("bench.bare_generation", bare))
+async def measure_bare_generation(bare: bare_generation.Bare) -> Completions:
+    return await measure_completions("bench.bare_generation", bare)
 
 
-async def _run(module: str, spec: Any) -> dict[str, Any]:
+async def measure_completions(module: str, spec: Any, python: Path = THIS_PYTHON) -> Completions:
+    """Runs a program that answers with `Completions`, in an interpreter that has what it needs."""
+    return Completions(**await _run(module, spec, python))
+
+
+async def measure_steps(spec: overhead.Steps) -> overhead.Measured:
+    return overhead.Measured(**await _run("bench.generation.overhead", spec))
+
+
+async def _run(module: str, spec: Any, python: Path = THIS_PYTHON) -> dict[str, Any]:
     """Raises MeasurementFailed; a child that hangs is killed."""
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         given, result = Path(folder) / "spec.json", Path(folder) / "result.json"
         given.write_text(json.dumps(asdict(spec)))
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, str(given), str(result), stderr=asyncio.subprocess.PIPE
+            python, "-m", module, given, result, stderr=asyncio.subprocess.PIPE, cwd=ROOT
         )
         try:
             async with asyncio.timeout(LIMIT_S):

@@ -58,6 +58,8 @@ class Part:
     figures: tuple[Figure, ...]
     notes: tuple[str, ...] = ()
     comparison: Comparison | None = None
+    beside: str = "bare"
+    """Whose figures stand beside the service's."""
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,7 +95,7 @@ def show(report: Report, console: Console) -> None:
     """Prints every part's table, and what it says beside it."""
     for part in report.parts:
         console.print()
-        console.print(_table(part))
+        console.print(_table(part) if part.figures else part.title)
         for note in part.notes:
             console.print(f"  {note}", style="dim", highlight=False)
         if part.comparison is not None:
@@ -118,7 +120,7 @@ def write_number(value: float) -> str:
 
 def _table(part: Part) -> Table:
     table = Table(
-        "", "service", "bare", "ratio", "of the rounds", "aim", "reached", title=part.title, title_justify="left"
+        "", "service", part.beside, "ratio", "of the rounds", "aim", "reached", title=part.title, title_justify="left"
     )
     for figure in part.figures:
         table.add_row(

@@ -40,20 +40,26 @@ class Prepared:
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
-    """One run of some parts. `folder` is empty at first and goes at the end."""
+class Progress:
+    """What a person sees while it runs."""
 
-    settings: Settings
-    folder: Path
     console: Console
-    saturations: dict[str, float] = field(default_factory=dict)
-    """By workload: rows a second through the service, where that was measured."""
     began: float = field(default_factory=time.monotonic)
 
     def say(self, part: str, what: str, result: str) -> None:
         """A line for a measurement."""
         elapsed = time.monotonic() - self.began
-        self.console.print(f"{elapsed:6.0f} s  {part:<11}{what:<44}{result}", highlight=False)
+        self.console.print(f"{elapsed:6.0f} s  {part:<11}{what:<44}{result}", highlight=False, markup=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run(Progress):
+    """One run of some parts. `folder` is empty at first and goes at the end."""
+
+    settings: Settings
+    folder: Path
+    saturations: dict[str, float] = field(default_factory=dict)
+    """By workload: rows a second through the service, where that was measured."""
 
     def repository(self, name: str) -> Path:
         """A folder for a model repository; whoever finds it missing writes the model."""

@@ -1,4 +1,4 @@
-"""The client process for streams: a closed loop of `Generate` calls.
+"""The client process for streams: a closed or an open loop of `Generate` calls.
 
     python -m bench.streams SPEC.json RESULT.json
 
@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import grpc.aio
 import uvloop
 
 from bench import blobs
-from bench.load import CHANNEL_OPTIONS, cpu_s, until_ready
+from bench.completions import Completions
+from bench.load import CHANNEL_OPTIONS, cpu_s, sleep_until, until_ready
 from millrace.v1.generation_pb2 import GenerateResponse
 
 GENERATE = "/millrace.v1.TextGenerationService/Generate"
@@ -26,34 +27,24 @@ GENERATE = "/millrace.v1.TextGenerationService/Generate"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streams:
-    """Each request is sent once, in turn, by whichever caller is free."""
+    """A closed loop, where whichever caller is free sends the next request; or an open one, where times are given."""
 
     address: str
     requests: str
-    """The file of requests. The first is also sent once before all others, and does not count then."""
-    callers: int
+    """The file of requests. The first is sent before all others, and does not count."""
+    callers: int = 0
+    due_s: Sequence[float] = ()
+    """When each request that counts is sent, from the start, ascending."""
     channels: int = 4
 
 
 @dataclass(slots=True, kw_only=True)
-class Measured:
-    """What came of it; token ids by request."""
+class Measured(Completions):
+    """What came of the requests that count."""
 
-    seconds: float
-    """From the first request to the last stream's end."""
-    tokens: int
     messages: int
-    first_ms: list[float]
-    """From a request to its first token."""
-    per_token_ms: list[float]
-    """Of each stream, from its first token to its last, for each one after the first."""
-    token_ids: list[list[int]]
     cpu_s: float
     """This process's own, while the streams ran."""
-
-    @property
-    def rate(self) -> float:
-        return self.tokens / self.seconds
 
 
 @dataclass(slots=True)
@@ -64,55 +55,72 @@ class Stream:
     times: list[float] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
 
-    def token_ids(self) -> list[int]:
-        """Raises ValueError where a message is missing, or comes twice."""
+    def read(self) -> tuple[list[int], int]:
+        """The token ids, and how many of the prompt were cached. Raises ValueError where a message is missing, or comes
+        twice."""
         read = [GenerateResponse.FromString(message) for message in self.messages]
         if [message.offset for message in read if message.deltas] != list(range(1, len(read) + 1)):
             raise ValueError("a stream's offsets have a gap")
-        return [token_id for message in read for delta in message.deltas for token_id in delta.token_ids]
+        token_ids = [token_id for message in read for delta in message.deltas for token_id in delta.token_ids]
+        return token_ids, read[-1].usage.cached_prompt_tokens if read else 0
+
+
+class Client:
+    """Sends requests over a few connections and keeps their streams."""
+
+    def __init__(self, requests: Sequence[bytes], channels: Sequence[grpc.aio.Channel]) -> None:
+        self._requests = requests
+        self._calls: list[Any] = [channel.unary_stream(GENERATE) for channel in channels]
+        self.streams: dict[int, Stream] = {}
+
+    async def send(self, index: int, sent: float) -> None:
+        stream = self.streams[index] = Stream(sent)
+        call = self._calls[index % len(self._calls)](self._requests[index])
+        while (message := await call.read()) is not grpc.aio.EOF:
+            stream.times.append(time.perf_counter())
+            stream.messages.append(message)
+
+    async def closed_loop(self, indices: Sequence[int], callers: int) -> None:
+        async def caller(waiting: Iterator[int]) -> None:
+            for index in waiting:
+                await self.send(index, time.perf_counter())
+
+        shared = iter(indices)
+        await asyncio.gather(*(caller(shared) for _ in range(callers)))
+
+    async def open_loop(self, indices: Sequence[int], due_s: Sequence[float], start: float) -> None:
+        async with asyncio.TaskGroup() as calls:
+            for index, offset in zip(indices, due_s, strict=True):
+                await sleep_until(start + offset)
+                calls.create_task(self.send(index, start + offset))
 
 
 async def run(spec: Streams) -> Measured:
     """Raises grpc.aio.AioRpcError for a call that fails, and ValueError for a stream with a gap."""
     requests = blobs.read(spec.requests)
     channels = [grpc.aio.insecure_channel(spec.address, options=CHANNEL_OPTIONS) for _ in range(spec.channels)]
-    calls: list[Any] = [channel.unary_stream(GENERATE) for channel in channels]
-    streams: dict[int, Stream] = {}
-
-    async def send(index: int) -> Stream:
-        stream = Stream(time.perf_counter())
-        call = calls[index % len(calls)](requests[index])
-        while (message := await call.read()) is not grpc.aio.EOF:
-            stream.times.append(time.perf_counter())
-            stream.messages.append(message)
-        return stream
-
-    async def caller(indices: Iterator[int]) -> None:
-        for index in indices:
-            streams[index] = await send(index)
-
-    await until_ready(lambda: send(0))
+    client, indices = Client(requests, channels), range(1, len(requests))
+    await until_ready(lambda: client.send(0, 0.0))
     began, cpu = time.perf_counter(), cpu_s()
-    shared = iter(range(len(requests)))
-    await asyncio.gather(*(caller(shared) for _ in range(spec.callers)))
+    if spec.due_s:
+        await client.open_loop(indices, spec.due_s, began)
+    else:
+        await client.closed_loop(indices, spec.callers)
     seconds, used = time.perf_counter() - began, cpu_s() - cpu
     for channel in channels:
         await channel.close()
-    return _measure([streams[index] for index in range(len(requests))], seconds, used)
+    return _measure([client.streams[index] for index in indices], began, seconds, used)
 
 
-def _measure(streams: list[Stream], seconds: float, used: float) -> Measured:
-    token_ids = [stream.token_ids() for stream in streams]
+def _measure(streams: list[Stream], began: float, seconds: float, used: float) -> Measured:
+    read = [stream.read() for stream in streams]
     return Measured(
         seconds=seconds,
-        tokens=sum(map(len, token_ids)),
+        sent_s=[stream.sent - began for stream in streams],
+        times_s=[[at - began for at in stream.times] for stream in streams],
+        token_ids=[token_ids for token_ids, _ in read],
+        cached_tokens=[cached for _, cached in read],
         messages=sum(len(stream.messages) for stream in streams),
-        first_ms=[1000 * (stream.times[0] - stream.sent) for stream in streams],
-        per_token_ms=[
-            1000 * (stream.times[-1] - stream.times[0]) / max(len(ids) - 1, 1)
-            for stream, ids in zip(streams, token_ids, strict=True)
-        ],
-        token_ids=token_ids,
         cpu_s=used,
     )
 

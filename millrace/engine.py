@@ -6,9 +6,11 @@ engine runs the model and does no I/O.
 
 Steps run on device threads, at most `lanes` of one engine at once. Everything else may be called on any thread while
 steps run, and does not wait for them: so the next jobs are decoded while the device is busy with others.
+
+docs/engines.md tells how to write an engine; tests/worker/conformance holds any engine to each sentence below.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +19,10 @@ from google.protobuf.message import Message
 
 from millrace.errors import Code
 from millrace.tensors import TensorSpec
+
+CONTRACT = 1
+"""The version of this contract. An engine may state the one that it was written for, as `contract`; a worker refuses to
+load one that was written for a later version than its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +49,10 @@ class Work:
     """The serialised task request (a GenerateRequest, a ModelInferRequest), parsed by the frontend: ranges hold, seed
     set."""
     results: Sequence[bytes] = ()
-    """The results already in the log, oldest first, as serialised task responses: go on after them."""
+    """The results already in the log, oldest first, as serialised task responses: go on after them. Where the last of
+    them was the job's last, only the end is missing. Results that cannot be gone on after are a failure."""
+    submitted_at: float = 0.0
+    """When the job was submitted, in seconds since 1970: the present, for whatever its output may depend on."""
     epoch: int = 1
     """Which lease of the job this is, from 1. No model output may depend on it."""
 
@@ -66,13 +75,14 @@ class Output:
 
     lease: str
     result: Message | Callable[[], Message] | None = None
-    """The task's response message, or what makes it, called once while the engine steps on; None where the job only
-    ends."""
+    """The task's response message, or what makes it, called once, perhaps while the engine steps on; None where the job
+    only ends."""
     last: bool = False
     """The job ends with this output: with success, unless `failure` says otherwise."""
     failure: Failure | None = None
     cost: float = 0.0
-    """The job's total cost so far, in tokens (prompt plus completion) or rows; settles what the queue charged."""
+    """The job's total cost so far, in tokens (prompt plus completion) or rows; never less than before. Settles what the
+    queue charged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +107,12 @@ class Signature:
 
 
 class Engine(Protocol):
-    """Runs one model. After construction it is warm: the first step costs what later ones do."""
+    """Runs one model. After construction it is warm: the first step costs what later ones do.
+
+    Every job that was added, and not aborted, ends with exactly one output that is its `last`, however many others come
+    after it; nothing follows that. One that goes on behind results gives what is missing of an undisturbed run. A job
+    may come twice at a time, under two leases: each runs for itself.
+    """
 
     @property
     def lanes(self) -> int:
@@ -108,16 +123,24 @@ class Engine(Protocol):
         """Empty for engines whose requests are not tensors."""
 
     def add(self, work: Work) -> None:
-        """Accepts a job, to be included from the next step on. A job it cannot run becomes an Output with a failure at
-        the next step; the call itself raises nothing for a bad request."""
+        """Accepts a job, to be included from the next step on, or as soon as what it needs is prepared. A job it cannot
+        run becomes an Output with a failure at that step; the call itself raises nothing for a bad request or bad
+        results."""
 
     def abort(self, lease: str) -> None:
-        """Forgets a job and frees what it held at the next step; unknown ones are ignored. An output for it may follow
-        from a step that runs, and is of no use to anybody."""
+        """Forgets a job and frees what it held, at the next step at the latest; unknown ones are ignored. A job that is
+        added behind the call may have its place. An output for it may follow from a step that runs, and is of no use to
+        anybody."""
 
     def step(self) -> Sequence[Output] | None:
         """Runs the model once over the jobs at hand and returns what it added, at most one output for each job; None,
-        at once, where there is nothing to run. An exception poisons the process."""
+        at once, where there is nothing to run and nothing being prepared: it is called again after the next `add` or
+        `abort`. An exception poisons the process."""
 
     def capacity(self) -> Capacity:
-        """Room for further jobs, those added but not yet stepped already counted."""
+        """Room for further jobs, those added but not yet stepped already counted. No more jobs are added than it says;
+        one that needs more than one place may be added all the same, and waits for what it lacks."""
+
+    def counters(self) -> Mapping[str, float]:
+        """Totals since the start, by a name in snake_case that says what is counted; none ever falls. The shell
+        publishes each at /metrics, as millrace_engine_NAME_total."""

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bench.models.drawing import Drawing, port
+from tests.models.drawing import Drawing, port
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "sentence_embedding"
@@ -30,7 +30,7 @@ class Bert:
 
 def build(shape: Bert) -> onnx.ModelProto:
     """Inputs int64 [batch, sequence]; output float [batch, hidden]."""
-    graph = Drawing(shape.seed)
+    graph = Drawing(seed=shape.seed)
     mask = graph.node("Cast", "attention_mask", to=TensorProto.FLOAT)
     wide = graph.node("Unsqueeze", mask, graph.integers(1, 2))
     bias = graph.node("Mul", graph.node("Sub", graph.scalar(1.0), wide), graph.scalar(MASKED))

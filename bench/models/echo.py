@@ -2,7 +2,7 @@
 
 import onnx
 
-from bench.models.drawing import Drawing, port
+from tests.models.drawing import Drawing, port
 
 INPUT, OUTPUT = "given", "same"
 

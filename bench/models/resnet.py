@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from bench.models.drawing import Drawing, port
+from tests.models.drawing import Drawing, port
 
 INPUT, OUTPUT = "image", "logits"
 EXPANSION = 4
@@ -26,7 +26,7 @@ class ResNet:
 
 def build(shape: ResNet) -> onnx.ModelProto:
     """Input float [batch, 3, size, size]; output float [batch, classes]."""
-    graph = Drawing(shape.seed)
+    graph = Drawing(seed=shape.seed)
     state = graph.node("Relu", _convolve(graph, INPUT, 3, shape.width, kernel=7, stride=2))
     state = graph.node("MaxPool", state, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     channels = shape.width

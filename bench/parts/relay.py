@@ -21,7 +21,7 @@ async def run(run: Run) -> Part:
     models = run.repository(MODEL)
     write_stub(models, MODEL, slots=settings.relay_streams, step_ms=STEP_MS)
     body = GenerateRequest(model=MODEL, text="to relay", stopping=Stopping(max_tokens=settings.relay_tokens))
-    blobs.write(requests, [body.SerializeToString()] * settings.relay_streams)
+    blobs.write(requests, [body.SerializeToString()] * (1 + settings.relay_streams))
     rounds = list[dict[str, float]]()
     async with serving(models, settings.cores) as fleet:
         for number in range(settings.rounds):

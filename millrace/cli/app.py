@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -112,7 +112,23 @@ def generate(
         float | None, typer.Option(min=0, max=1, help="Leave out what is rarer than this × the likeliest.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed draws the same text.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Over prompt and output; 1: none.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(min=-2, max=2, help="By how often it came.")] = None,
+    presence_penalty: Annotated[float | None, typer.Option(min=-2, max=2, help="For all that came.")] = None,
+    completions: Annotated[int | None, typer.Option("--completions", "-n", min=1, max=16, help="How many.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be repeated.")] = None,
+    json_schema: Annotated[
+        str | None, typer.Option("--json-schema", metavar="@FILE|JSON", help="Write JSON that this schema allows.")
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="Write what this regular expression matches.")] = None,
+    grammar: Annotated[
+        str | None, typer.Option(metavar="@FILE|LARK", help="Write what this grammar in Lark's notation derives.")
+    ] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="Write one of these; may be repeated.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a user's message, for the model's chat template.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="The system's message before it; with --chat.")] = None,
     stats: Annotated[
         bool, typer.Option("--stats", help="Print tokens, rate and time to first token at the end.")
     ] = False,
@@ -123,8 +139,18 @@ def generate(
 
     [bold]millrace generate -m pycode -p 'def fibonacci(' --max-tokens 80[/bold]
     [bold]cat half.py | millrace generate -m pycode -p - --temperature 0[/bold]
+    [bold]millrace generate -m pycode -p 'level = ' --choice debug --choice info[/bold]
+    [bold]millrace generate -m assistant --chat -p 'Where is Ulm?' --json-schema @place.json[/bold]
     """
     options = {
+        "repetition_penalty": repetition_penalty,
+        "frequency_penalty": frequency_penalty,
+        "presence_penalty": presence_penalty,
+        "num_completions": completions,
+        "json_schema": _text(json_schema),
+        "regex": regex,
+        "grammar": _text(grammar),
+        "choices": choice or [],
         "max_tokens": max_tokens,
         "temperature": temperature,
         "top_k": top_k,
@@ -134,7 +160,9 @@ def generate(
         "stop_strings": stop or [],
     }
     text = sys.stdin.read() if prompt == "-" else prompt
-    raise typer.Exit(calls.run(calls.generate(address, tenant, model, text, options, stats=stats)))
+    messages = [("system", system)] if system else []
+    asked = [{"role": role, "content": content} for role, content in (*messages, ("user", text))] if chat else text
+    raise typer.Exit(calls.run(calls.generate(address, tenant, model, asked, options, stats=stats)))
 
 
 @app.command()
@@ -171,12 +199,22 @@ def models(address: Address = "127.0.0.1:8001", tenant: Tenant = "default") -> N
     raise typer.Exit(calls.run(calls.models(address, tenant)))
 
 
+def _text(given: str | None) -> str | None:
+    """What is given, or what stands in the file that is named by it."""
+    if given is None or not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{given[1:]}: {error}")
+
+
 def become(module: str, **environment: str | None) -> None:
     """Replaces this process by `python -m module`. Options that were not given leave the environment as it is."""
     given = {name: value for name, value in environment.items() if value is not None}
     os.execve(sys.executable, [sys.executable, "-m", module], os.environ | given)
 
 
-def fail(problem: str) -> None:
+def fail(problem: str) -> NoReturn:
     typer.echo(f"millrace: {problem}", err=True)
     raise typer.Exit(2)

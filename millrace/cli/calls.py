@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from millrace import AsyncClient
+from millrace.client.request import Prompt
 from millrace.errors import InvalidRequest, MillraceError, Unavailable
 from millrace.v1.fleet_pb2 import Model
 
@@ -47,17 +48,25 @@ def run(call: Coroutine[Any, Any, None]) -> int:
     return 0
 
 
-async def generate(address: str, tenant: str, model: str, prompt: str, options: dict[str, Any], *, stats: bool) -> None:
-    """Streams one completion to standard output."""
+async def generate(
+    address: str, tenant: str, model: str, prompt: Prompt, options: dict[str, Any], *, stats: bool
+) -> None:
+    """Streams the first completion to standard output; others follow it, each behind a line with its number."""
     await models_served(address, tenant)
     began, first, tokens = time.monotonic(), 0.0, 0
+    others: dict[int, str] = {}
     async with AsyncClient(*address.split(","), tenant=tenant) as client:
         async for delta in client.generate(model, prompt, **options):
             first = first or time.monotonic()
-            tokens += len(delta.token_ids)
+            for part in delta.parts:
+                tokens += len(part.token_ids)
+                if part.index:
+                    others[part.index] = others.get(part.index, "") + part.text
             sys.stdout.write(delta.text)
             sys.stdout.flush()
     sys.stdout.write("\n")
+    for index, text in sorted(others.items()):
+        sys.stdout.write(f"--- {index + 1}\n{text}\n")
     if stats and first:
         rate = (tokens - 1) / max(time.monotonic() - first, 1e-9)
         errors.print(f"{tokens} tokens, first after {1000 * (first - began):.0f} ms, then {rate:.1f} tokens/s")

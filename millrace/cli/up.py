@@ -74,6 +74,7 @@ class Fleet:
             "MILLRACE_MODELS": str(self._plan.models),
             "MILLRACE_DEVICE": self._plan.device,
             "MILLRACE_THREADS": os.environ.get("MILLRACE_THREADS", str(threads)),
+            "MILLRACE_HTTP_ADDRESS": "",
         }
         return Child(
             name=f"worker-{index + 1}",

@@ -24,7 +24,7 @@ clock in milliseconds.
     …:struck                     zset    reap → take              while non-empty job → sequence number; jobs with a
                                                                                   strike, which run alone
     …:hold                       string  take → take              one lease       the worker that makes room for one
-    …:fair:CLASS                 zset    scripts → take           while non-empty waiting tenant → virtual time
+    …:fair:CLASS                 zset    scripts → take, worker   while non-empty waiting tenant → virtual time
     …:rest:CLASS                 zset    scripts → scripts        while non-empty tenant that does not wait, but has
                                                                                   been served ahead of the clock → its
                                                                                   virtual time
@@ -124,6 +124,10 @@ def results(ref: JobRef) -> str:
 
 def job(ref: JobRef) -> str:
     return f"{ref.model.base}job:{ref.job}"
+
+
+def fair(model: ModelVersion, priority: int) -> str:
+    return f"{model.base}fair:{priority:d}"
 
 
 def bell(model: ModelVersion) -> str:

@@ -31,6 +31,7 @@ from millrace.queue.types import (
     Entry,
     JobRecord,
     Limits,
+    Priority,
     Seen,
     State,
     Submission,
@@ -191,9 +192,14 @@ class JobQueue:
         cost: float,
         alone: bool,
         payload_bytes: float = float("inf"),
+        offered: Sequence[tuple[JobRef, str, int]] = (),
     ) -> Taken:
         """Leases up to `jobs` waiting jobs of at most `cost` each, until their payloads are more than `payload_bytes`
         together. The same `sequence` again gives the same leases.
+
+        `offered` are jobs that the worker holds, lowest class first, given as (job, token, cost so far). Beyond `jobs`,
+        each waiting job of a higher class takes the place of the next of them, which goes back to the front of its
+        tenant's queue: without a strike, and without counting as an attempt.
 
         `alone` says that the worker runs nothing, or only jobs that lost their strikes there; only then may it be given
         a job with a strike.
@@ -201,8 +207,13 @@ class JobQueue:
         largest, most_bytes = (int(min(bound, 2**53)) for bound in (cost, payload_bytes))
         nonce = secrets.token_urlsafe(9)
         arguments: list[wire.Argument] = [worker, sequence, jobs, largest, nonce, self.limits.lease_ms, int(alone)]
-        arguments += [most_bytes, INLINE_BYTES]
+        arguments += [most_bytes, INLINE_BYTES, *_flat(offered)]
         return wire.decode_taken(model, await self._script("take", model, *arguments))
+
+    async def is_waited_for(self, model: ModelVersion, above: Priority) -> bool:
+        """Whether a job of a higher class waits that need not run alone. Costs one short command."""
+        lines = [keys.fair(model, priority) for priority in Priority if priority > above]
+        return bool(lines) and bool(await self._call(self._redis.exists, *lines))
 
     async def payload(self, ref: JobRef, fingerprint: str) -> bytes | None:
         """The request's bytes; None where the job has ended."""
@@ -221,8 +232,7 @@ class JobQueue:
 
     async def release(self, model: ModelVersion, held: Sequence[tuple[JobRef, str, int]]) -> list[Verdict]:
         """Hands jobs back without a strike, given as (job, token, cost so far)."""
-        flat = [part for ref, token, cost in held for part in (ref.job, token, cost)]
-        return _verdicts(await self._script("release", model, *flat))
+        return _verdicts(await self._script("release", model, *_flat(held)))
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,6 +282,10 @@ def _refusal(outcome: bytes, *detail: Any) -> Exhausted | Unavailable:
         text = f"the job would wait about {cause / 1000:.1f} s, too long for its deadline"
         return Exhausted(text, reason="DEADLINE_TOO_NEAR", retry_after_s=retry_s)
     return Exhausted(_FULL[cause], reason=f"QUEUE_FULL_{cause.decode().upper()}", retry_after_s=retry_s)
+
+
+def _flat(held: Sequence[tuple[JobRef, str, int]]) -> list[wire.Argument]:
+    return [part for ref, token, cost in held for part in (ref.job, token, cost)]
 
 
 def _verdicts(answers: list[bytes]) -> list[Verdict]:

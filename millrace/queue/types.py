@@ -95,7 +95,8 @@ class Lease:
     strikes: int
     """Lapses without a new result, before this lease."""
     attempts: int
-    """This lease included."""
+    """This lease included, and those left out that a job of a higher class has ended."""
+    priority: Priority
     last_offset: int
     history: bytes
     """Of the results so far, 8 bytes."""
@@ -114,6 +115,8 @@ class Taken:
     leases: tuple[Lease, ...] = ()
     hold: bool = False
     """A job with a strike waits for this worker to be empty: take nothing else until then."""
+    given_back: tuple[str, ...] = ()
+    """The tokens of leases whose places the new ones have: they are over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

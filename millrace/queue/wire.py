@@ -66,19 +66,24 @@ def emit_arguments(emissions: Sequence[Emission]) -> list[Argument]:
 
 
 def decode_taken(model: ModelVersion, reply: bytes) -> Taken:
-    hold, leases = msgpack.unpackb(reply, raw=True)
-    return Taken(hold=bool(hold), leases=tuple(_decode_lease(model, lease) for lease in leases or ()))
+    hold, leases, given = msgpack.unpackb(reply, raw=True)
+    return Taken(
+        hold=bool(hold),
+        leases=tuple(_decode_lease(model, lease) for lease in leases or ()),
+        given_back=tuple(token.decode() for token in given or ()),
+    )
 
 
 def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
     job, token, epoch, strikes, attempts, last, history, cost, fingerprint, submitted, first, deadline, *rest = fields
-    taken, payload = rest
+    taken, payload, priority = rest
     return Lease(
         ref=JobRef.parse(model, job.decode()),
         token=token.decode(),
         epoch=epoch,
         strikes=strikes,
         attempts=attempts,
+        priority=Priority(priority),
         last_offset=last,
         history=history,
         cost=cost,

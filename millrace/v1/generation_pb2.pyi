@@ -283,7 +283,9 @@ Global___Stopping: typing_extensions.TypeAlias = Stopping
 
 @typing.final
 class OutputFormat(google.protobuf.message.Message):
-    """Constrains the output while it is generated."""
+    """Constrains the output while it is generated. It ends where nothing may follow, or where the model ends it and the
+    format allows that: min_tokens and ignore_eos mean nothing here.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -328,6 +330,8 @@ Global___OutputFormat: typing_extensions.TypeAlias = OutputFormat
 
 @typing.final
 class Reporting(google.protobuf.message.Message):
+    """Log-probabilities are the model's own: before temperature, penalties, biases and formats."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LOGPROBS_FIELD_NUMBER: builtins.int
@@ -335,7 +339,9 @@ class Reporting(google.protobuf.message.Message):
     logprobs: builtins.int
     """Log-probabilities of this many top tokens beside the drawn one, 0 to 20. Unset: none at all."""
     prompt_logprobs: builtins.int
-    """The same for each prompt token, spread over the first results, at most 256 tokens in each. Unset: none."""
+    """The same for each prompt token, spread over the first results, at most 256 tokens in each. Unset: none. The first
+    token follows nothing: it has 0, and no top tokens.
+    """
     def __init__(
         self,
         *,

@@ -115,7 +115,9 @@ class Timing(google.protobuf.message.Message):
     ATTEMPTS_FIELD_NUMBER: builtins.int
     WORKER_ID_FIELD_NUMBER: builtins.int
     attempts: builtins.int
-    """How many workers have held the job: 1 where nothing failed."""
+    """How many workers have held the job, but for those that gave it back for one of a higher class: 1 where nothing
+    failed.
+    """
     worker_id: builtins.str
     """The worker that finished it."""
     @property

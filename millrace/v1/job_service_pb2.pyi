@@ -156,7 +156,7 @@ class Job(google.protobuf.message.Message):
     last_offset: builtins.int
     """Offset of the newest result, 0 where there is none yet."""
     attempts: builtins.int
-    """0 while waiting for the first worker."""
+    """0 while waiting for the first worker, or again where the first gave it back for a job of a higher class."""
     @property
     def submit_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     @property

@@ -80,12 +80,14 @@ class ValidRequest(Asked):
     payload: bytes
     cost: int
     """Estimated: tokens, or rows."""
+    completions: int = 1
 
     def against(self, entry: ModelEntry) -> "ValidRequest":
-        """A generation costs no more than the model's context holds."""
+        """A completion costs no more than the model's context holds."""
         if entry.outputs:
             raise OtherTask(f"model {entry.name} takes tensors: call ModelInfer", reason="TASK_UNIMPLEMENTED")
-        return replace(self, cost=min(self.cost, entry.context_length or LARGEST_CONTEXT))
+        most = self.completions * (entry.context_length or LARGEST_CONTEXT)
+        return replace(self, cost=min(self.cost, most))
 
 
 def parse_generate(raw: bytes, bounds: Bounds) -> ValidRequest:
@@ -141,6 +143,7 @@ def valid_generate(request: GenerateRequest, options: JobOptions, bounds: Bounds
         fingerprint=fingerprint,
         payload=request.SerializeToString(),
         cost=_cost(request),
+        completions=_completions(request),
         options=valid_options,
     )
 
@@ -174,7 +177,11 @@ def make_fingerprint(request: Message) -> str:
 
 def _cost(request: GenerateRequest) -> int:
     output = request.stopping.max_tokens if request.stopping.HasField("max_tokens") else DEFAULT_MAX_TOKENS
-    return max(1, _prompt_tokens(request)) + output
+    return max(1, _prompt_tokens(request)) + _completions(request) * output
+
+
+def _completions(request: GenerateRequest) -> int:
+    return request.sampling.num_completions or 1
 
 
 def _prompt_tokens(request: GenerateRequest) -> int:

@@ -76,8 +76,8 @@ class Device:
         self._lanes = max(self._lanes, lanes)
 
     def stalled_s(self) -> float:
-        """For how long the oldest step has been running; 0 where none is."""
-        began = [turn.step_began for turn in self._open if turn.step_began is not None]
+        """For how long the oldest step has been running; 0 where none is. May be asked on any thread."""
+        began = [at for turn in tuple(self._open) if (at := turn.step_began) is not None]
         return time.monotonic() - min(began) if began else 0.0
 
     @asynccontextmanager

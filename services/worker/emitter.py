@@ -8,6 +8,7 @@ import structlog
 from millrace.engine import Output
 from millrace.errors import Unavailable
 from millrace.queue import Emission, JobQueue, JobRef, ModelVersion, Verdict
+from services.worker.metrics import ModelMetrics
 from services.worker.results import Held, emissions, merge
 
 MERGED_STEPS = 64
@@ -22,8 +23,8 @@ class Jobs(Protocol):
     held: dict[str, Held]
     """By lease token."""
 
-    def drop(self, lease: str) -> None:
-        """The lease is lost, or nobody wants the job."""
+    def refused(self, lease: str, verdict: Verdict) -> None:
+        """The queue does not take the job's results: let it go."""
 
     def ended(self, lease: str) -> None:
         """The job's end is in its log."""
@@ -32,10 +33,13 @@ class Jobs(Protocol):
 class Emitter:
     """For one model of one worker."""
 
-    def __init__(self, queue: JobQueue, model: ModelVersion, worker_id: str, jobs: Jobs) -> None:
+    def __init__(self, queue: JobQueue, model: ModelVersion, worker_id: str, jobs: Jobs, metrics: ModelMetrics) -> None:
         self._queue, self._model, self._worker_id, self._jobs = queue, model, worker_id, jobs
+        self._metrics = metrics
         self._pending: dict[str, list[Output]] = {}
         self._steps = 0
+        self._awaited: list[asyncio.Future[None]] = []
+        """Who waits for what was put so far."""
         self._news = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,6 +66,14 @@ class Emitter:
         self._idle.clear()
         self._news.set()
 
+    async def written(self) -> None:
+        """Returns when what was put so far is written, or is not wanted any more."""
+        if not self._idle.is_set():
+            written = asyncio.get_running_loop().create_future()
+            self._awaited.append(written)
+            self._news.set()
+            await written
+
     async def flushed(self) -> None:
         """Returns when everything that was put is written, or is not wanted any more."""
         await self._idle.wait()
@@ -75,6 +87,7 @@ class Emitter:
             await self._news.wait()
             self._news.clear()
             pending, self._pending, self._steps = self._pending, {}, 0
+            awaited, self._awaited = self._awaited, []
             self._room.set()
             batch = [
                 emission
@@ -84,6 +97,9 @@ class Emitter:
             ]
             if batch:
                 await self._apply(batch, await self._write(batch))
+            for written in awaited:
+                if not written.done():
+                    written.set_result(None)
             if not self._pending:
                 self._idle.set()
 
@@ -109,11 +125,14 @@ class Emitter:
             if held is None:
                 continue
             if verdict not in (Verdict.OK, Verdict.DUPLICATE):
-                log.info("job.dropped", job_id=emission.ref.job_id, verdict=verdict.value)
-                self._jobs.drop(emission.token)
+                self._jobs.refused(emission.token, verdict)
                 if verdict is Verdict.GAP:
                     shortened.append((emission.ref, emission.token, held.cost))
-            elif emission.ending is not None:
+                continue
+            if emission.offset:
+                self._metrics.results.inc()
+            if emission.ending is not None:
+                self._metrics.ended(emission.ending.code)
                 self._jobs.ended(emission.token)
         if shortened:
             await self._hand_back(shortened)

@@ -2,7 +2,8 @@
 
 The tasks share the jobs at hand: `_take` leases jobs while there is room and adds them to the engine, each lane of
 `_step` runs the engine while it has something to run, `_renew` keeps the leases while the engine makes progress. The
-emitter writes what the steps add.
+emitter writes what the steps add. Where there is no room, `_take` looks whether jobs of a higher class wait, and gives
+lower ones back for them.
 """
 
 import asyncio
@@ -15,17 +16,21 @@ import structlog
 
 from millrace.engine import Engine, Output, Work
 from millrace.errors import Code, Unavailable
-from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Result, Taken, Verdict
+from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Taken, Verdict
 from millrace.queue.bell import Bell
+from services.worker import preemption
 from services.worker.device import Device, Turn
 from services.worker.emitter import Emitter
+from services.worker.loading import load
+from services.worker.metrics import ModelMetrics
 from services.worker.results import Held
 
 INCOMPLETE = Ending(
     code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="the job's request or results are no longer there"
 )
 RETRY_S = 0.1
-LOG_PAGE = 256
+ROOM_S = 1.0
+"""How long to wait for a place before looking again."""
 DECODED_HERE_BYTES = 64 << 10
 """What the event loop itself may hand to the engine; more of it would hold up leases and results."""
 log = structlog.get_logger()
@@ -35,12 +40,23 @@ class ModelHost:
     """Serves one model version with one engine."""
 
     def __init__(
-        self, queue: JobQueue, bell: Bell, device: Device, model: ModelVersion, engine: Engine, worker_id: str
+        self,
+        queue: JobQueue,
+        bell: Bell,
+        device: Device,
+        model: ModelVersion,
+        engine: Engine,
+        worker_id: str,
+        metrics: ModelMetrics,
     ) -> None:
         self.model, self.held = model, dict[str, Held]()
         self._queue, self._bell, self._device, self._engine, self._worker_id = queue, bell, device, engine, worker_id
-        self.emitter = Emitter(queue, model, worker_id, self)
+        self._metrics = metrics
+        self.emitter = Emitter(queue, model, worker_id, self, metrics)
         self._loading = 0
+        self._looked_at = 0.0
+        metrics.jobs.set_function(lambda: len(self.held))
+        metrics.free_slots.set_function(lambda: self.free_slots)
         self._resting: deque[asyncio.Future[None]] = deque()
         self._news = False
         """Whether there is any that no lane has been told of."""
@@ -70,6 +86,7 @@ class ModelHost:
                     await self._freed.wait()
         except TimeoutError:
             pass
+        await self.emitter.written()
         rest = [(held.lease.ref, held.lease.token, held.cost) for held in self.held.values()]
         for lease in list(self.held):
             self.drop(lease)
@@ -84,22 +101,25 @@ class ModelHost:
         sequence, hold = time.time_ns() // 1_000_000, False
         while not self._draining.is_set():
             self._freed.clear()
-            if self._room(hold) == 0:
-                await self._wait_for_room()
-                continue
             try:
+                offered = await self._offer(hold)
                 capacity, room = self._engine.capacity(), self._room(hold)
+                if room == 0 and not offered:
+                    await self._wait_for_room()
+                    continue
                 taken = await self._queue.take(
                     self.model,
                     self._worker_id,
                     sequence,
                     jobs=room,
-                    cost=capacity.cost,
+                    cost=capacity.cost + min((held.cost for held in offered), default=0),
                     alone=self._alone(),
                     payload_bytes=capacity.payload_bytes,
+                    offered=[(held.lease.ref, held.lease.token, held.cost) for held in offered],
                 )
                 sequence += 1
                 hold = taken.hold
+                self._give_way(taken.given_back)
                 await self._accept(taken)
                 if hold:
                     await self._wait_for_room()
@@ -114,15 +134,42 @@ class ModelHost:
         """Whether a job with a strike may run here: beside nothing but jobs that lost theirs here."""
         return all(held.lease.strikes > 0 and held.proven for held in self.held.values())
 
+    def _has_suspect(self) -> bool:
+        """Whether a job with a strike runs here that has not had a result yet: nothing joins it."""
+        return any(held.lease.strikes > 0 and not held.proven for held in self.held.values())
+
     def _room(self, hold: bool) -> int:
-        suspect = any(held.lease.strikes > 0 and not held.proven for held in self.held.values())
-        if suspect:
+        if self._has_suspect():
             return 0
         return min(self.free_slots, 1) if hold else self.free_slots
 
+    async def _offer(self, hold: bool) -> list[Held]:
+        """The jobs that would give their places to those of a higher class, where there is no other place for them and
+        some wait. What the engine gave of them is written by then."""
+        now = time.monotonic()
+        if hold or self.free_slots or self._has_suspect() or now - self._looked_at < preemption.LOOK_S:
+            return []
+        lower = preemption.candidates(self.held.values(), now)
+        if not lower:
+            return []
+        self._looked_at = now
+        if not await self._queue.is_waited_for(self.model, above=lower[0].lease.priority):
+            return []
+        await self.emitter.written()
+        return preemption.candidates(self.held.values(), time.monotonic())
+
+    def _give_way(self, leases: Sequence[str]) -> None:
+        """Others have the places of these jobs; they wait in the queue again."""
+        for lease in leases:
+            if (held := self.held.get(lease)) is not None:
+                log.debug("job.preempted", job_id=held.lease.ref.job_id, offset=held.offset)
+                self._metrics.preemptions.inc()
+                self.drop(lease)
+
     async def _wait_for_room(self) -> None:
+        looks = any(preemption.may_give_way(held) for held in self.held.values())
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(preemption.LOOK_S if looks else ROOM_S):
                 await self._freed.wait()
         except TimeoutError:
             pass
@@ -130,10 +177,11 @@ class ModelHost:
     async def _accept(self, taken: Taken) -> None:
         for lease in taken.leases:
             self.held[lease.token] = Held(lease=lease, offset=lease.last_offset, history=lease.history)
+        self._metrics.taken.inc(len(taken.leases))
         self._loading = len(taken.leases)
         try:
             for lease in taken.leases:
-                work = await self._load(lease)
+                work = await load(self._queue, lease)
                 if work is None:
                     await self._give_up(lease)
                 else:
@@ -155,21 +203,6 @@ class ModelHost:
             held.started_at = time.monotonic()
         self._wake()
 
-    async def _load(self, lease: Lease) -> Work | None:
-        """The job's request and its log; None where the job has ended meanwhile, or Redis has lost a part of it."""
-        while True:
-            try:
-                request = lease.payload or await self._queue.payload(lease.ref, lease.fingerprint)
-                results = await self._read_log(lease)
-            except Unavailable as error:
-                log.debug("load.waiting", model=str(self.model), error=error.message)
-                await asyncio.sleep(RETRY_S)
-                continue
-            if request is None or len(results) != lease.last_offset:
-                log.warning("job.incomplete", job_id=lease.ref.job_id, results=len(results), last=lease.last_offset)
-                return None
-            return Work(lease=lease.token, job=lease.ref.job, request=request, results=results, epoch=lease.epoch)
-
     async def _give_up(self, lease: Lease) -> None:
         """Ends a job that cannot be continued; one that has ended already is left as it is."""
         self.drop(lease.token)
@@ -177,16 +210,6 @@ class ModelHost:
             await self._queue.emit(self.model, [Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE)])
         except Unavailable as error:
             log.warning("job.left_to_lapse", job_id=lease.ref.job_id, error=error.message)
-
-    async def _read_log(self, lease: Lease) -> list[bytes]:
-        results: list[bytes] = []
-        while len(results) < lease.last_offset:
-            entries = await self._queue.read(lease.ref, len(results), LOG_PAGE)
-            fresh = [entry.body for entry in entries if isinstance(entry, Result) and entry.body is not None]
-            if not fresh:
-                break
-            results += fresh
-        return results
 
     # ── step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,11 +242,18 @@ class ModelHost:
 
     def _turn(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> bool:
         """On a device thread: step after step; false where there is nothing more to run."""
-        while (outputs := self._engine.step()) is not None:
+        while (outputs := self._timed_step()) is not None:
             loop.call_soon_threadsafe(self._receive, outputs)
             if not (self.emitter.has_room and turn.goes_on()):
                 return True
         return False
+
+    def _timed_step(self) -> Sequence[Output] | None:
+        began = time.perf_counter()
+        outputs = self._engine.step()
+        if outputs is not None:
+            self._metrics.steps.observe(time.perf_counter() - began)
+        return outputs
 
     def _receive(self, outputs: Sequence[Output]) -> None:
         """Back on the event loop. What belongs to a lease that was dropped meanwhile is left out."""
@@ -242,10 +272,15 @@ class ModelHost:
                 verdicts = await self._queue.renew(self.model, held)
             except Unavailable:
                 continue
-            for (ref, token), verdict in zip(held, verdicts, strict=True):
-                if verdict is not Verdict.OK and token in self.held:
-                    log.info("job.dropped", job_id=ref.job_id, verdict=verdict.value)
-                    self.drop(token)
+            for (_, token), verdict in zip(held, verdicts, strict=True):
+                if verdict is not Verdict.OK:
+                    self.refused(token, verdict)
+
+    def refused(self, lease: str, verdict: Verdict) -> None:
+        if (held := self.held.get(lease)) is not None:
+            log.info("job.dropped", job_id=held.lease.ref.job_id, verdict=verdict.value)
+            self._metrics.dropped(verdict)
+            self.drop(lease)
 
     def drop(self, lease: str) -> None:
         if self.held.pop(lease, None) is None:

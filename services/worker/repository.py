@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, cast
 import onnxruntime as ort
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from millrace.engine import Engine, EngineContext
+from millrace.engine import CONTRACT, Engine, EngineContext
 from services.worker import untrusted
 
 GROUP = "millrace.engines"
@@ -88,6 +88,15 @@ class ModelFile(_Frozen):
         default="prefill",
         description="how the tokens that a job's log holds come into the cache: in chunks, or one by one as they came",
     )
+    weights: Literal["stored", "int8", "int4"] = Field(
+        default="stored", description="how a decoder's matrices are held and multiplied on a CPU: int8 and int4 at load"
+    )
+    prefix_cache_bytes: int = Field(default=256 << 20, ge=0, description="for prompts that begin alike; 0: none")
+    kv_cache_bytes: int | None = Field(
+        default=None, ge=1, description="of PagedAttention's blocks; None: a whole context for each slot"
+    )
+    cuda_graphs: bool = Field(default=False, description="whether a GPU replays PagedAttention's decode runs")
+    speculative_tokens: int = Field(default=4, ge=0, le=64, description="guessed ahead where it pays; 0: none")
     defaults: DefaultFields = DefaultFields()
     batching: Batching = Batching()
     engine_options: dict[str, Any] = Field(default_factory=dict, description="the engine's own business")
@@ -169,11 +178,18 @@ def load(model: Model, device: str, threads: int) -> Engine:
     try:
         config = model.file.model_dump()
         config["step_tokens"] = model.file.step_tokens or model.file.prefill_chunk_tokens
-        return cast(Engine, build(EngineContext(folder=model.folder, config=config, device=device, threads=threads)))
+        engine = cast(Engine, build(EngineContext(folder=model.folder, config=config, device=device, threads=threads)))
+        _check_contract(model.file.engine, getattr(engine, "contract", CONTRACT))
+        return engine
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in Rust is no Exception
         raise ValueError(untrusted.sentence(error)) from error
+
+
+def _check_contract(name: str, version: int) -> None:
+    if version > CONTRACT:
+        raise ValueError(f"engine {name} was written for contract {version}, and this worker knows {CONTRACT}")
 
 
 def _entry_point(name: str) -> EntryPoint:

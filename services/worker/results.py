@@ -11,6 +11,8 @@ from millrace.queue import history as running
 from millrace.v1.generation_pb2 import CompletionDelta, GenerateResponse
 from millrace.v1.job_pb2 import Timing
 
+MOST_PROMPT_LOGPROBS = 256
+"""In one message."""
 HISTORY_TAG = b"\x39"
 """Field 7, fixed64: `history`, in every message of a stream."""
 
@@ -34,8 +36,11 @@ class Held:
 
 
 def merge(earlier: object, later: object) -> bool:
-    """Folds a later response of the same job into an earlier one; False where the type of response cannot be."""
+    """Folds a later response of the same job into an earlier one; False where the type of response cannot be, or both
+    tell of more of a prompt's tokens than one message may."""
     if not isinstance(earlier, GenerateResponse) or not isinstance(later, GenerateResponse):
+        return False
+    if later.prompt_logprobs and len(earlier.prompt_logprobs) + len(later.prompt_logprobs) > MOST_PROMPT_LOGPROBS:
         return False
     by_index = {delta.index: delta for delta in earlier.deltas}
     for delta in later.deltas:

@@ -1,11 +1,13 @@
 """ONNX Runtime sessions and the memory that they read and write, on either device."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
@@ -19,10 +21,18 @@ PROVIDERS: dict[str, list[Any]] = {
 
 
 def open_session(
-    model: bytes, *, device: str, threads: int, weights: Path | None = None, strict: bool = True
+    model: bytes,
+    *,
+    device: str,
+    threads: int,
+    weights: Path | None = None,
+    given: Mapping[str, npt.NDArray[Any]] | None = None,
+    strict: bool = True,
+    captures: bool = False,
 ) -> ort.InferenceSession:
-    """A session over a serialised model. `weights`: the folder of its external data. With `strict`, a node that the
-    device has no kernel for is an error rather than a silent detour over the CPU.
+    """A session over a serialised model. `weights`: the folder of its external data; `given`: initialisers that lie in
+    no file. With `strict`, a node that the device has no kernel for is an error rather than a silent detour over the
+    CPU. With `captures`, runs on a GPU become CUDA graphs, each under the number that its run options give it.
 
     Worker threads spin within a run, where the next node is a moment away, and not between runs, where they would take
     cores from the sessions and processes beside them.
@@ -32,9 +42,15 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if weights is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+    if given:
+        options.add_external_initializers(list(given), [ort.OrtValue.ortvalue_from_numpy(a) for a in given.values()])
     if device == "cuda" and strict:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    return ort.InferenceSession(model, options, providers=PROVIDERS[device])
+    providers = PROVIDERS[device]
+    if captures and device == "cuda":
+        (name, chosen), *others = providers
+        providers = [(name, chosen | {"enable_cuda_graph": "1"}), *others]
+    return ort.InferenceSession(model, options, providers=providers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +78,11 @@ class Buffer:
 
     def bind_output(self, binding: ort.IOBinding, name: str, start: int, rows: int) -> None:
         binding.bind_output(name, self.device, 0, self.element_type, *self._rows(start, rows))
+
+    def bind_line(self, binding: ort.IOBinding, name: str, start: int, rows: int) -> None:
+        """Rows of a buffer [rows, 1, …] as an output [1, rows, …]."""
+        shape, address = self._rows(start, rows)
+        binding.bind_output(name, self.device, 0, self.element_type, (1, rows, *shape[2:]), address)
 
     def _rows(self, start: int, rows: int) -> tuple[tuple[int, ...], int]:
         return (rows, *self.shape[1:]), self.address + start * self.row_bytes

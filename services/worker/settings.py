@@ -24,5 +24,10 @@ class WorkerSettings(Settings):
     worker_id: str = Field(
         default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="names this process in the fleet"
     )
+    http_address: str = Field(
+        default="",
+        pattern=r"^(\S+:[0-9]{1,5})?$",
+        description="where metrics and health are served, HOST:PORT; empty: nowhere; port 0 lets the system choose",
+    )
     drain_s: float = Field(default=5.0, ge=0, description="what running jobs get before they are handed back")
     stall_s: float = Field(default=60.0, gt=0, description="a step longer than this ends the process: the device hangs")

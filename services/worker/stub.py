@@ -7,7 +7,10 @@ can derive which tokens it must hold: a repeated, lost or swapped token shows, a
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from google.protobuf.message import DecodeError
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
@@ -24,6 +27,11 @@ VOCABULARY = 50_000
 FIRST = 0
 """What stands before the first token."""
 DEFAULT_MAX_TOKENS = 100
+UNREADABLE = Failure(
+    code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message="the request is not a GenerateRequest"
+)
+TORN = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="the log holds what is no GenerateResponse")
+TOO_MUCH = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="the log holds too many tokens")
 POISON_PROMPT, POISON_EXIT = "poison", 66
 
 
@@ -72,25 +80,40 @@ class StubEngine:
         self._jobs: dict[str, _Job] = {}
         self._arrivals = Arrivals[_Job]()
         self._slept_s = 0.0
+        self._completion_tokens = 0
         self.steps = 0
         """How many steps have run a job."""
 
     def capacity(self) -> Capacity:
         return Capacity(jobs=max(self._slots - len(self._arrivals), 0))
 
+    def counters(self) -> dict[str, float]:
+        """steps that have run a job; completion_tokens that they gave."""
+        return {"steps": self.steps, "completion_tokens": self._completion_tokens}
+
     def add(self, work: Work) -> None:
-        job = self._accept(work)
-        logged = [delta for body in work.results for delta in GenerateResponse.FromString(body).deltas]
+        try:
+            job = self._accept(work)
+        except DecodeError:
+            self._arrivals.end(Output(lease=work.lease, last=True, failure=UNREADABLE))
+            return
+        try:
+            logged = [delta for body in work.results for delta in GenerateResponse.FromString(body).deltas]
+        except DecodeError:
+            self._arrivals.end(Output(lease=work.lease, last=True, failure=TORN))
+            return
+        self._resume(job, logged)
+
+    def _resume(self, job: _Job, logged: Sequence[CompletionDelta]) -> None:
         job.token_ids = [token_id for delta in logged for token_id in delta.token_ids]
         if any(delta.finish_reason for delta in logged):
-            self._arrivals.end(Output(lease=work.lease, last=True, cost=self._cost(job)))
+            self._arrivals.end(Output(lease=job.lease, last=True, cost=self._cost(job)))
         elif len(job.token_ids) > job.max_tokens:
-            failure = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="the log holds too many tokens")
-            self._arrivals.end(Output(lease=work.lease, last=True, failure=failure))
+            self._arrivals.end(Output(lease=job.lease, last=True, failure=TOO_MUCH))
         elif len(job.token_ids) == job.max_tokens:
             self._arrivals.end(self._output(job, []))
         else:
-            self._arrivals.join(work.lease, job)
+            self._arrivals.join(job.lease, job)
 
     def abort(self, lease: str) -> None:
         self._arrivals.leave(lease)
@@ -128,6 +151,7 @@ class StubEngine:
         previous = job.token_ids[-1] if job.token_ids else FIRST
         token_id = stub_token(job.job, len(job.token_ids), previous, job.epoch, self._options.vocabulary)
         job.token_ids.append(token_id)
+        self._completion_tokens += 1
         return self._output(job, [token_id])
 
     def _accept(self, work: Work) -> _Job:

@@ -69,14 +69,22 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path.name}: {error}") from None
 
 
-def read_json(path: Path) -> Any:
-    text = _read(path, CONFIG_BYTES)
+def read_json(path: Path, most: int = CONFIG_BYTES) -> Any:
+    """`most`: bytes that the file may have, as in `read_text`."""
+    text = _read(path, most)
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError(f"{path.name} {TOO_DEEP}") from None
     except ValueError as error:
         raise ValueError(f"{path.name} is not JSON: {error}") from None
+
+
+def read_text(path: Path, most: int) -> str:
+    try:
+        return _read(path, most).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not UTF-8") from None
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -21,11 +21,15 @@ from millrace.queue.bell import Bell
 from services.worker import repository
 from services.worker.device import EXECUTION_PROVIDERS, Device, device_name
 from services.worker.host import ModelHost
+from services.worker.http import HttpServer, make_pages
+from services.worker.metrics import Metrics
 from services.worker.settings import WorkerSettings
 
 TICK_S = 1.0
 GLANCE_S, REAP_S = 0.1, 0.5
 STALLED_EXIT = 70
+ALIVE_S = 10.0
+"""An event loop that was not seen for longer is dead to whoever asks."""
 PLATFORM = "onnxruntime_onnx"
 log = structlog.get_logger()
 
@@ -36,6 +40,9 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._device = Device()
+        self._metrics = Metrics()
+        self._metrics.watch_device(self._device.stalled_s)
+        self._seen_at = time.monotonic()
         self._device_kind = repository.resolve_device(settings.device)
         self._hosts: list[ModelHost] = []
         self._entries: list[ModelEntry] = []
@@ -44,6 +51,7 @@ class Worker:
         self._announced: tuple[str, int, int] | None = None
         self._announced_at = 0.0
         self._known_ready = asyncio.Event()
+        self.http_address = ""
         self._away = False
         self._stop = asyncio.Event()
 
@@ -52,8 +60,11 @@ class Worker:
         self._stop.set()
 
     async def run(self) -> None:
-        """Serves until stopped, then drains. An exception group holds LookupError where no model can be served."""
+        """Serves until stopped, then drains. An exception group holds LookupError where no model can be served. Raises
+        ValueError where there is no such address to serve at."""
         async with AsyncExitStack() as stack:
+            if self._settings.http_address:
+                self._serve_http(stack)
             calls = await stack.enter_async_context(connect(self._settings.redis_url))
             self._queue = JobQueue(calls, self._settings.limits())
             self._registry, self._stack = Registry(calls), stack
@@ -64,6 +75,21 @@ class Worker:
                 await self._drain()
                 for task in running:
                     task.cancel()
+
+    def _serve_http(self, stack: AsyncExitStack) -> None:
+        pages = make_pages(self._metrics.registry, self._tell_alive, self._tell_ready)
+        server = HttpServer(self._settings.http_address, pages)
+        stack.push_async_callback(asyncio.to_thread, server.close)
+        self.http_address = server.address
+
+    def _tell_alive(self) -> tuple[bool, dict[str, object]]:
+        silent_s = time.monotonic() - self._seen_at
+        return silent_s < ALIVE_S, {"alive": silent_s < ALIVE_S, "silent_s": round(silent_s, 1)}
+
+    def _tell_ready(self) -> tuple[bool, dict[str, object]]:
+        ready = self._state == "ready" and self._known_ready.is_set() and not self._away
+        told = {"ready": ready, "state": self._state, "redis": not self._away, "models": self._served()}
+        return ready, told | {"broken": list(self._broken)}
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         return [
@@ -86,7 +112,9 @@ class Worker:
                 continue
             entry = _entry(model, engine)
             waits = await self._stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
-            host = ModelHost(self._queue, Bell(waits), self._device, entry.model, engine, self._settings.worker_id)
+            metrics, worker_id = self._metrics.of(entry.model), self._settings.worker_id
+            host = ModelHost(self._queue, Bell(waits), self._device, entry.model, engine, worker_id, metrics)
+            self._metrics.watch_engine(entry.model, engine.counters)
             self._hosts.append(host)
             self._entries.append(entry)
             running.append(tasks.create_task(host.run()))
@@ -95,7 +123,8 @@ class Worker:
             raise LookupError(f"no model in {self._settings.models} can be served")
         self._state = "ready"
         await self._known_ready.wait()
-        print(f"worker ready id={self._settings.worker_id} models={','.join(self._served())}", flush=True)
+        http = f" http={self.http_address}" if self.http_address else ""
+        print(f"worker ready id={self._settings.worker_id} models={','.join(self._served())}{http}", flush=True)
 
     def _report_broken(self, folder: str, reason: str) -> None:
         log.error("model.broken", folder=folder, reason=reason)
@@ -143,6 +172,7 @@ class Worker:
         """Ends the process when a step hangs: its leases then lapse, and other workers go on with the jobs."""
         while True:
             await asyncio.sleep(TICK_S)
+            self._seen_at = time.monotonic()
             if self._device.stalled_s() > self._settings.stall_s:
                 log.error("device.stalled", seconds=round(self._device.stalled_s(), 1))
                 os._exit(STALLED_EXIT)

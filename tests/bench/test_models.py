@@ -14,11 +14,11 @@ from bench.models import bert, echo, llama, repository, resnet
 from millrace.engine import Work
 from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Sampling, Stopping, TokenIds
 from services.worker import repository as models
-from tests.models import TinyLlama
+from tests.models import Llama
 
 BERT = bert.Bert(layers=2, hidden=32, heads=4, intermediate=64, vocabulary=100)
 RESNET = resnet.ResNet(blocks=(1, 1, 1, 1), width=4, classes=10, size=32)
-LLAMA = TinyLlama(vocabulary_size=600, slots=3, context_length=64)
+LLAMA = Llama(vocabulary_size=600, slots=3, context_length=64)
 
 
 def session(model: onnx.ModelProto) -> ort.InferenceSession:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -58,6 +59,14 @@ def test_tables_show_figure_bare_ratio_aim_and_whether_it_is_reached() -> None:
     assert any("12,345 MB" in line for line in lines)
     assert any("another" in line for line in lines)
     assert "1 of 2 aims reached, in 1.5 minutes" in output.getvalue()
+
+
+def test_a_part_says_beside_whom_it_stands_and_its_title_where_there_is_no_figure() -> None:
+    for figures, expected in (((SLOW,), "vLLM"), ((), "Chat")):
+        output = io.StringIO()
+        part = Part(name="chat", title="Chat", figures=figures, beside="vLLM")
+        show(replace(report(), parts=(part,)), Console(file=output, width=120))
+        assert expected in output.getvalue()
 
 
 def test_a_run_beside_others_says_so() -> None:

@@ -143,7 +143,8 @@ def _margin(chances: Floats, sampled: Sampled, position: int) -> float:
     border of two tokens, or the mass of the better tokens to top_p, or another token to being one of the better ones
     where that matters (see services/worker/generation/sampling_graph.py)."""
     left, margin = chances, np.inf
-    draws = uniforms(np.array([sampled.seed], np.uint64), np.array([position], np.uint64), ATTEMPTS)[0]
+    seed, first, place = (np.array([number], np.uint64) for number in (sampled.seed, 0, position))
+    draws = uniforms(seed, first, place, ATTEMPTS)[0]
     for uniform in draws.astype(np.float64):
         borders = left.cumsum() / left.sum()
         token = min(int(np.searchsorted(borders, uniform, side="right")), len(left) - 1)

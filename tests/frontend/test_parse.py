@@ -52,3 +52,5 @@ def test_a_generation_costs_no_more_than_a_context_holds() -> None:
     parsed = parse_generate(message.SerializeToString(), BOUNDS)
     costs = [parsed.against(text_entry(context)).cost for context in (0, 128)]
     assert costs == [LARGEST_CONTEXT, 128]
+    message.sampling.num_completions = 4
+    assert parse_generate(message.SerializeToString(), BOUNDS).against(text_entry(128)).cost == 4 * 128

@@ -133,6 +133,7 @@ def test_the_fingerprint_sees_the_request_and_not_its_options() -> None:
     [
         ({"text": "x" * 40, "stopping": Stopping(max_tokens=5)}, 15),
         ({"text": "x"}, 257),
+        ({"text": "x" * 40, "stopping": Stopping(max_tokens=5), "sampling": Sampling(num_completions=3)}, 25),
         ({"text": None, "tokens": TokenIds(ids=range(9)), "stopping": Stopping(max_tokens=1)}, 10),
         (
             {

@@ -16,6 +16,8 @@ TARGETS: Mapping[str, str] = {
     "generation": "tests.fuzz.generation:Tiny",
     "pycode": "tests.fuzz.generation:Served",
     "stub": "tests.fuzz.generation:Stub",
+    "output-format": "tests.fuzz.constraints:OutputFormats",
+    "chat-template": "tests.fuzz.constraints:ChatTemplates",
     "model-yaml": "tests.fuzz.folders:ModelYaml",
     "decoder-yaml": "tests.fuzz.folders:GenerationYaml",
     "genai-config": "tests.fuzz.folders:GenaiConfig",

@@ -26,6 +26,8 @@ SHORT = {
     "tensors": 200,
     "generation": 60,
     "stub": 40,
+    "output-format": 120,
+    "chat-template": 120,
     "model-yaml": 40,
     "decoder-yaml": 6,
     "genai-config": 10,

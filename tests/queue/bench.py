@@ -4,7 +4,7 @@ from typing import Any
 
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.queue import JobQueue
-from millrace.queue.types import Emission, Ending, JobRecord, Lease, Limits, Result, State, Submission, Verdict
+from millrace.queue.types import Emission, Ending, JobRecord, Lease, Limits, Result, State, Submission, Taken, Verdict
 from tests.queue.clock import Clock, ClockedRedis
 
 MODEL = ModelVersion("story", "1")
@@ -42,6 +42,12 @@ class Bench:
         self._sequence += 1
         taken = await self.queue.take(MODEL, worker, self._sequence, jobs=jobs, cost=cost, alone=alone)
         return list(taken.leases)
+
+    async def take_in_place(self, *lower: Lease, worker: str = "w", jobs: int = 0, cost: float = 1e9) -> Taken:
+        """What a worker without room takes, or with room for `jobs`, that would give these back."""
+        self._sequence += 1
+        offered = [(lease.ref, lease.token, 0) for lease in lower]
+        return await self.queue.take(MODEL, worker, self._sequence, jobs=jobs, cost=cost, alone=False, offered=offered)
 
     async def take_one(self, worker: str = "w") -> Lease:
         (lease,) = await self.take(worker)

@@ -42,6 +42,12 @@ FAULTS = [
         "redis.call('ZREVRANGE', key('waiting'",
     ),
     Fault("take serves batch jobs first", "prelude", "{'30', '20', '10'}", "{'10', '20', '30'}"),
+    Fault("equals take each other's places", "take", "number(h, 'class') < tonumber(class)", "true"),
+    Fault("giving way is an attempt", "take", "put(job, h, 'attempts', number(h, 'attempts') - 1)"),
+    Fault(
+        "a place is given that another holds", "take", "h and is_held(h, ARGV[offer + 1])", "h and h.state == 'running'"
+    ),
+    Fault("who gives way is not told", "take", "table.insert(given, token)"),
     Fault("a lease begins no epoch", "take", "number(h, 'epoch') + 1", "math.max(number(h, 'epoch'), 1)"),
     Fault("the served tenant pays nothing", "prelude", "local step = amount / number(h, 'weight')", "local step = 0"),
     Fault("weights do not count", "prelude", "local step = amount / number(h, 'weight')", "local step = amount"),
@@ -55,9 +61,9 @@ FAULTS = [
     Fault("who leaves is forgiven", "prelude", "if tag > clock(h.class) then", "if false then"),
     Fault(
         "release adds a strike",
-        "release",
-        "enqueue(job, h)",
-        "h.strikes = '1'; redis.call('HSET', key('job', job), 'strikes', 1); enqueue(job, h)",
+        "prelude",
+        "leave_running(job, h)\n  enqueue(job, h)",
+        "leave_running(job, h)\n  put(job, h, 'strikes', 1)\n  enqueue(job, h)",
     ),
     Fault(
         "release goes to the back",

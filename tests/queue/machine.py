@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from millrace.errors import AlreadyExists, Code, Exhausted
 from millrace.queue.keys import JobRef, job_index
-from millrace.queue.types import Emission, Ending, Lease, Submission, Taken
+from millrace.queue.types import Emission, Ending, Lease, Priority, Submission, Taken
 from tests.queue import truth
 from tests.queue.compare import foreseen, same, seen
 from tests.queue.ledger import Job
@@ -159,17 +159,58 @@ class QueueMachine(RuleBasedStateMachine):
 
         def step() -> None:
             call = self.queue.take(MODEL, worker, sequence, jobs=jobs, cost=largest, alone=alone)
-            hold, leases = self.oracle.take(worker, sequence, jobs, largest, alone)
-            self._compare_take(worker, self.ask(call), hold, leases)
+            self._compare_take(worker, self.ask(call), *self.oracle.take(worker, sequence, jobs, largest, alone))
 
         self.do(step)
 
-    def _compare_take(self, worker: str, taken: Taken, hold: bool, leases: list[Leased]) -> None:
+    @precondition(lambda self: self.held)
+    @rule(
+        worker=workers,
+        jobs=st.sampled_from([0, 0, 1]),
+        picks=picks,
+        cost=st.sampled_from([0, 8]),
+        largest=st.sampled_from([float("inf"), float("inf"), 10]),
+    )
+    def take_in_place(self, worker: str, jobs: int, picks: list[int], cost: int, largest: float) -> None:
+        """Jobs of a higher class in the places of those that the worker, or a zombie, holds."""
+        self._take_in_place(worker, jobs, [self._pick(pick).lease for pick in picks], cost, largest)
+
+    @rule(worker=workers, lower=submissions, higher=submissions, cost=st.sampled_from([0, 8]))
+    def give_way(self, worker: str, lower: Submission, higher: Submission, cost: int) -> None:
+        """A job of the highest class comes to a worker without room, which offers all the leases that it ever had."""
+        self.submit(replace(lower, priority=Priority.BATCH))
+        self.take(worker, 3, float("inf"), False, 0)
+        self.submit(replace(higher, priority=Priority.INTERACTIVE))
+        self._take_in_place(worker, 0, [held.lease for held in self.held], cost, float("inf"))
+
+    def _take_in_place(self, worker: str, jobs: int, leases: list[Lease], cost: int, largest: float) -> None:
+        self.sequences[worker] += 1
+        sequence = self.sequences[worker]
+        offered = sorted(leases, key=lambda lease: lease.priority)
+        real = [(lease.ref, lease.token, cost) for lease in offered]
+        foretold = [(lease.ref.job, lease.token, cost) for lease in offered]
+
+        def step() -> None:
+            call = self.queue.take(MODEL, worker, sequence, jobs=jobs, cost=largest, alone=False, offered=real)
+            answer = self.oracle.take(worker, sequence, jobs, largest, False, foretold)
+            self._compare_take(worker, self.ask(call), *answer)
+
+        self.do(step)
+
+    def _compare_take(self, worker: str, taken: Taken, hold: bool, leases: list[Leased], given: list[str]) -> None:
         found = [
-            Leased(lease.ref.job, lease.epoch, lease.strikes, lease.attempts, lease.last_offset, lease.history)
+            Leased(
+                job=lease.ref.job,
+                epoch=lease.epoch,
+                strikes=lease.strikes,
+                attempts=lease.attempts,
+                last_offset=lease.last_offset,
+                history=lease.history,
+                priority=lease.priority,
+            )
             for lease in taken.leases
         ]
-        same("take", (taken.hold, found), (hold, leases))
+        same("take", (taken.hold, found, list(taken.given_back)), (hold, leases, given))
         known = {held.lease.token for held in self.held}
         for lease in taken.leases:
             if lease.token not in known:

@@ -4,6 +4,7 @@ It knows nothing of keys or scripts. `now` is moved by the test; a verb answers 
 tokens are random: the test tells the oracle which it saw.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ class Leased:
     attempts: int
     last_offset: int
     history: bytes
+    priority: Priority
+
+
+Offer = tuple[str, str, int]
+"""A job that its worker would give back: its name, the lease's token, its cost so far."""
 
 
 class Oracle(Ledger):
@@ -35,7 +41,7 @@ class Oracle(Ledger):
         """Job → fingerprint, claimed, expiry."""
         self._sequence = 0
         self._hold: tuple[str, int] = ("", 0)
-        self._takes: dict[str, tuple[int, bool, list[Leased], int]] = {}
+        self._takes: dict[str, tuple[int, bool, list[Leased], list[str], int]] = {}
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -44,7 +50,7 @@ class Oracle(Ledger):
         self.jobs = {name: job for name, job in self.jobs.items() if not job.ending or job.expire_ms > self.now}
         self.claims = {name: claim for name, claim in self.claims.items() if claim[2] > self.now}
         self._hold = self._hold if self._hold[1] > self.now else ("", 0)
-        self._takes = {worker: take for worker, take in self._takes.items() if take[3] > self.now}
+        self._takes = {worker: take for worker, take in self._takes.items() if take[4] > self.now}
 
     # ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,19 +123,23 @@ class Oracle(Ledger):
 
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, worker: str, sequence: int, room: int, largest: float, alone: bool) -> tuple[bool, list[Leased]]:
+    def take(
+        self, worker: str, sequence: int, room: int, largest: float, alone: bool, offered: Sequence[Offer] = ()
+    ) -> tuple[bool, list[Leased], list[str]]:
         if worker in self._takes and self._takes[worker][0] == sequence:
-            return self._takes[worker][1:3]
+            return self._takes[worker][1:4]
         if worker in self._takes and sequence < self._takes[worker][0]:
-            return False, []
+            return False, [], []
         leases: list[Leased] = []
+        given: list[str] = []
         hold = room > 0 and self._take_struck(worker, largest, alone, leases)
-        if room > 0 and not hold:
+        if not hold:
+            offers = deque(offered)
             for priority in sorted(Priority, reverse=True):
-                self._take_class(priority, worker, room, largest, leases)
+                self._take_class(priority, worker, room, largest, leases, offers, given)
         hold = hold and not leases
-        self._takes[worker] = sequence, hold, leases, self.now + 2 * self.limits.lease_ms
-        return hold, leases
+        self._takes[worker] = sequence, hold, leases, given, self.now + 2 * self.limits.lease_ms
+        return hold, leases, given
 
     def _take_struck(self, worker: str, largest: float, alone: bool, leases: list[Leased]) -> bool:
         """Whether the worker may take nothing else now."""
@@ -150,9 +160,21 @@ class Oracle(Ledger):
             return True
         return False
 
-    def _take_class(self, priority: Priority, worker: str, room: int, largest: float, leases: list[Leased]) -> None:
+    def _take_class(
+        self,
+        priority: Priority,
+        worker: str,
+        room: int,
+        largest: float,
+        leases: list[Leased],
+        offers: deque[Offer],
+        given: list[str],
+    ) -> None:
         share, skipped = self.shares[priority], 0
-        while len(leases) < room and skipped < len(share.waiting):
+        while skipped < len(share.waiting):
+            is_full = len(leases) >= room + len(given)
+            if is_full and not self._is_offered(priority, offers):
+                return
             tenant = share.order()[skipped]
             head = self._line(tenant, priority)[0]
             if self._end_head_if_useless(head):
@@ -160,8 +182,25 @@ class Oracle(Ledger):
             if head.submission.cost > largest:
                 skipped += 1
             else:
+                if is_full:
+                    given.append(self._give_back(*offers.popleft()))
                 share.serve(tenant)
                 leases.append(self._lease(head, worker))
+
+    def _is_offered(self, priority: Priority, offers: deque[Offer]) -> bool:
+        """Whether the next offer that stands is a job of a lower class. Drops those that do not stand."""
+        while offers:
+            job = self.jobs.get(offers[0][0])
+            if job is not None and job.holds(offers[0][1]):
+                return job.priority < priority
+            offers.popleft()
+        return False
+
+    def _give_back(self, name: str, token: str, cost: int) -> str:
+        self._release(self.jobs[name], token, cost)
+        if not self.jobs[name].ending:
+            self.jobs[name].attempts -= 1
+        return token
 
     def _end_head_if_useless(self, job: Job) -> bool:
         if job.attempts >= MAX_ATTEMPTS:
@@ -177,7 +216,7 @@ class Oracle(Ledger):
         job.first_take_ms = job.first_take_ms or self.now
         self._charge(job, max(job.submission.cost, job.spent))
         job.log.append(Seal(last_offset=job.last, epoch=job.epoch, holder=worker))
-        return Leased(job.name, job.epoch, job.strikes, job.attempts, job.last, job.history)
+        return Leased(job.name, job.epoch, job.strikes, job.attempts, job.last, job.history, job.priority)
 
     def emit(self, emissions: Sequence[Emission]) -> list[Verdict]:
         return [self._emit(emission) for emission in emissions]

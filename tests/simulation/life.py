@@ -57,6 +57,7 @@ class Life:
     """Under the present lease."""
     epoch: int = 0
     strikes: int = 0
+    preemptions: int = 0
     last: int = 0
     written: dict[int, str] = field(default_factory=dict)
     """Offset → the token that wrote it."""
@@ -107,6 +108,10 @@ class Life:
         if self.submission.resume_window_ms:
             self.keep_until = max(self.keep_until, expiry + self.submission.resume_window_ms)
 
+    @property
+    def attempts(self) -> int:
+        return self.epoch - self.preemptions
+
     # ── lease ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def take(self, lease: Lease, until: int) -> None:
@@ -114,7 +119,7 @@ class Life:
         if self.token:
             raise Broken("I4", f"{self} got a second holder, epoch {lease.epoch}, while the first has its lease")
         found = (lease.epoch, lease.attempts, lease.strikes, lease.last_offset)
-        expected = (self.epoch + 1, self.epoch + 1, self.strikes, self.last)
+        expected = (self.epoch + 1, self.attempts + 1, self.strikes, self.last)
         if found != expected:
             raise Broken("I4", f"{self}: (epoch, attempts, strikes, last) are {found}, expected {expected}")
         self.token, self.lease_until, self.epoch, self.has_result = lease.token, until, lease.epoch, False
@@ -127,6 +132,10 @@ class Life:
 
     def release(self) -> None:
         self.token = ""
+
+    def give_way(self) -> None:
+        self.token = ""
+        self.preemptions += 1
 
     def lapse(self) -> None:
         self.strikes += 0 if self.has_result else 1
@@ -150,4 +159,4 @@ class Life:
         if reason == "POISON_JOB":
             lapses = reaped and self.may_lapse(now, pulse) and not self.has_result
             return lapses and self.strikes + 1 >= MAX_STRIKES
-        return reason == "TOO_MANY_ATTEMPTS" and self.epoch >= MAX_ATTEMPTS
+        return reason == "TOO_MANY_ATTEMPTS" and self.attempts >= MAX_ATTEMPTS

@@ -5,7 +5,7 @@ from typing import Any
 
 from millrace.queue import wire
 from millrace.queue.keys import ModelVersion
-from millrace.queue.types import Emission, Lease, Verdict
+from millrace.queue.types import Emission, Lease, Taken, Verdict
 from tests.simulation.book import Book
 from tests.simulation.life import MAX_STRIKES, Life
 from tests.simulation.promise import Broken
@@ -93,6 +93,7 @@ def _take(book: Book, model: ModelVersion, verb: Take, reply: bytes, now: int) -
     book.counts["take: hold" if taken.hold else "take: leases" if taken.leases else "take: nothing"] += 1
     if taken.hold:
         _hold(book, model, verb.worker, now)
+    _give_way(book, verb, taken)
     for lease in taken.leases:
         life = book.find(lease.ref)
         _check_lease(book, life, verb, lease, now)
@@ -101,6 +102,21 @@ def _take(book: Book, model: ModelVersion, verb: Take, reply: bytes, now: int) -
             book.holds.pop(model, None)
             _must(verb.alone and len(taken.leases) == 1, "I4", f"{life} has a strike and does not run alone")
         life.take(lease, now + book.limits.lease_ms)
+
+
+def _give_way(book: Book, verb: Take, taken: Taken) -> None:
+    """For each job beyond the worker's room, one that it offered and held, of a lower class than all that it took."""
+    offered = {token: book.standing.get(ref) for ref, token, _ in verb.offered}
+    for token in taken.given_back:
+        life = offered.get(token)
+        _must(life is not None and life.token == token, "I4", f"{life} gave way, and was not {verb.worker}'s to give")
+        assert life is not None
+        lowest = min((lease.priority for lease in taken.leases), default=life.submission.priority)
+        _must(life.submission.priority < lowest, "I4", f"{life} gave way to one that is not above it")
+        life.give_way()
+        book.counts["take: one gave way"] += 1
+    room = verb.jobs + len(taken.given_back)
+    _must(len(taken.leases) <= room, "I6", f"{verb.worker} has room for {room} and was given {len(taken.leases)}")
 
 
 def _hold(book: Book, model: ModelVersion, worker: str, now: int) -> None:

@@ -20,7 +20,7 @@ SEEN = (
     *(f"accident: {kind}" for kind in (*ACCIDENTS, "a job kills its worker", "a lost lease is used on")),
     *(f"network: {fate}" for fate in ("reply lost", "request lost", "held up", "timed out", "mail lost", "mail late")),
     *(f"submit: {answer}" for answer in ("queued", "exists")),
-    *(f"take: {answer}" for answer in ("leases", "nothing", "repeated", "hold", "with a strike")),
+    *(f"take: {answer}" for answer in ("leases", "nothing", "repeated", "hold", "with a strike", "one gave way")),
     *(f"emit: {verdict}" for verdict in ("ok", "duplicate", "lost", "gap", "unwanted")),
     *(f"renew: {verdict}" for verdict in ("ok", "lost", "unwanted")),
     *(f"release: {verdict}" for verdict in ("ok", "lost")),

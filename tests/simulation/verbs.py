@@ -45,6 +45,7 @@ class Take:
     jobs: int
     cost: float
     alone: bool
+    offered: tuple[tuple[JobRef, str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ class Speaker:
         self._queue = queue
         self.limits = queue.limits
         self.read, self.inspect, self.locate = queue.read, queue.inspect, queue.locate
-        self.payload, self.load = queue.payload, queue.load
+        self.payload, self.load, self.is_waited_for = queue.payload, queue.load, queue.is_waited_for
 
     async def submit(self, submission: Submission) -> JobRef:
         with _meaning(Submit(submission=submission)):
@@ -115,10 +116,19 @@ class Speaker:
             await self._queue.forget(refs)
 
     async def take(
-        self, model: ModelVersion, worker: str, sequence: int, *, jobs: int, cost: float, alone: bool
+        self,
+        model: ModelVersion,
+        worker: str,
+        sequence: int,
+        *,
+        jobs: int,
+        cost: float,
+        alone: bool,
+        offered: Sequence[tuple[JobRef, str, int]] = (),
     ) -> Taken:
-        with _meaning(Take(worker=worker, sequence=sequence, jobs=jobs, cost=cost, alone=alone)):
-            return await self._queue.take(model, worker, sequence, jobs=jobs, cost=cost, alone=alone)
+        verb = Take(worker=worker, sequence=sequence, jobs=jobs, cost=cost, alone=alone, offered=tuple(offered))
+        with _meaning(verb):
+            return await self._queue.take(model, worker, sequence, jobs=jobs, cost=cost, alone=alone, offered=offered)
 
     async def emit(self, model: ModelVersion, emissions: Sequence[Emission]) -> list[Verdict]:
         with _meaning(Emit(emissions=tuple(emissions))):

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from millrace.errors import Code, Unavailable
-from millrace.queue.keys import ModelVersion
-from millrace.queue.types import Emission, Ending, Lease, Limits, Result, Taken, Verdict
+from millrace.queue.keys import JobRef, ModelVersion
+from millrace.queue.types import Emission, End, Ending, Lease, Limits, Priority, Result, Seal, Taken, Verdict
 from millrace.v1.generation_pb2 import GenerateResponse
 from tests.simulation.ghost import haunt
 from tests.simulation.held import Held, Task
@@ -18,11 +18,12 @@ from tests.simulation.network import LinkedRedis
 from tests.simulation.process import Process
 from tests.simulation.world import World
 
+Offers = list[tuple[JobRef, str, int]]
 INCOMPLETE = Ending(code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="a part of the job is gone")
 RETRY_S, HAUNTING_S = 0.2, 3.0
+LOOK_S = 0.3
 IDLE_S = 1.5
 LOG_PAGE = 64
-"""More than the seals that can stand between two results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class Worker(Process):
         self.machine = machine
         self.held: dict[str, Held] = {}
         self._draining = False
+        self._looked_at = float("-inf")
         self._bell, self._work, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._flushed, self._took_last = asyncio.Event(), asyncio.Event()
 
@@ -89,11 +91,12 @@ class Worker(Process):
     async def _take(self) -> None:
         sequence, hold = round(self.world.now * 1000), False
         while not self._draining:
-            room = self._room(hold)
-            if room == 0:
-                await self.wait(self._bell, IDLE_S)
-                continue
             try:
+                offered = await self._offer(hold)
+                room = self._room(hold)
+                if room == 0 and not offered:
+                    await self.wait(self._bell, LOOK_S if self._lower() else IDLE_S)
+                    continue
                 taken = await self.queue.take(
                     self.machine.model,
                     self.name,
@@ -101,12 +104,16 @@ class Worker(Process):
                     jobs=room,
                     cost=self.machine.largest,
                     alone=all(held.lease.strikes > 0 and held.is_proven for held in self.held.values()),
+                    offered=offered,
                 )
             except Unavailable:
                 await self.sleep(RETRY_S)
                 continue
             sequence += 1
             hold = taken.hold
+            for token in taken.given_back:
+                if token in self.held:
+                    self.drop(self.held[token])
             await self._accept(taken)
             if hold or len(taken.leases) < room:
                 await self.wait(self._bell, IDLE_S)
@@ -116,6 +123,22 @@ class Worker(Process):
         if any(held.lease.strikes > 0 and not held.is_proven for held in self.held.values()):
             return 0
         return min(self.machine.slots - len(self.held), 1 if hold else self.machine.slots)
+
+    def _lower(self) -> list[Held]:
+        """What may give way, the lowest class first."""
+        lower = [held for held in self.held.values() if held.lease.priority < max(Priority) and not held.lease.strikes]
+        return sorted(lower, key=lambda held: (held.lease.priority, len(held.tokens)))
+
+    async def _offer(self, hold: bool) -> Offers:
+        lower = self._lower()
+        if hold or self._room(hold) or not lower or any(held.lease.strikes for held in self.held.values()):
+            return []
+        if self.world.now - self._looked_at < LOOK_S:
+            return []
+        self._looked_at = self.world.now
+        if not await self.queue.is_waited_for(self.machine.model, lower[0].lease.priority):
+            return []
+        return [(held.lease.ref, held.lease.token, len(held.tokens)) for held in self._lower()]
 
     async def _accept(self, taken: Taken) -> None:
         for lease in taken.leases:
@@ -145,12 +168,10 @@ class Worker(Process):
 
     async def _read_log(self, lease: Lease) -> tuple[list[int], int]:
         tokens: list[int] = []
-        read = 0
+        read = offset = epoch = 0
         while read < lease.last_offset:
-            entries = await self.queue.read(lease.ref, read, LOG_PAGE)
+            entries = await self.queue.read(lease.ref, offset, LOG_PAGE, epoch=epoch)
             fresh = [entry.body for entry in entries if isinstance(entry, Result) and entry.body is not None]
-            if not fresh:
-                break
             read += len(fresh)
             tokens += [
                 token
@@ -158,6 +179,13 @@ class Worker(Process):
                 for delta in GenerateResponse.FromString(body).deltas
                 for token in delta.token_ids
             ]
+            match entries[-1] if entries else None:
+                case Result(offset=offset):
+                    epoch = 0
+                case Seal(last_offset=offset, epoch=epoch):
+                    pass
+                case End() | None:
+                    return tokens, read
         return tokens, read
 
     async def _give_up(self, lease: Lease) -> None:

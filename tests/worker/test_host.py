@@ -1,105 +1,16 @@
 """The worker's shell around an engine: take, add, step, emit, renew, drop, drain."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
 
 from millrace.errors import Code
-from millrace.queue import (
-    End,
-    Ending,
-    Entry,
-    JobQueue,
-    JobRef,
-    Limits,
-    ModelVersion,
-    Result,
-    State,
-    Submission,
-    connect,
-    keys,
-)
+from millrace.queue import Ending, JobRef, Result, State, connect, keys
 from millrace.queue.bell import Bell
-from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Stopping
-from services.worker.device import Device
-from services.worker.host import ModelHost
-from services.worker.results import Held
+from millrace.v1.generation_pb2 import GenerateResponse
 from tests.eventually import eventually
+from tests.worker.bench import LIMITS, MODEL, Bench, ending, of, tokens
 from tests.worker.counting import CountingEngine
-
-MODEL = ModelVersion("counting", "1")
-LIMITS = Limits(lease_ms=600, interest_ms=60_000)
-
-
-class Bench:
-    """A queue, and hosts that serve it."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.calls = url, connect(url)
-        self.queue = JobQueue(self.calls, LIMITS)
-        self._submitted = 0
-
-    async def submit(self, max_tokens: int, text: str = "count", **options: object) -> JobRef:
-        self._submitted += 1
-        ref = JobRef(MODEL, "default", f"job-{self._submitted}")
-        request = GenerateRequest(model="counting", text=text, stopping=Stopping(max_tokens=max_tokens))
-        submission = Submission(
-            ref=ref,
-            fingerprint="f" * 32,
-            payload=request.SerializeToString(),
-            cost=max_tokens,
-            watcher="test",
-            retained=True,
-        )
-        return await self.queue.submit(submission)
-
-    async def state(self, ref: JobRef) -> State:
-        record = await self.queue.inspect(ref)
-        assert record is not None
-        return record.state
-
-    async def ended(self, ref: JobRef) -> bool:
-        return await self.state(ref) is State.ENDED
-
-    async def log(self, ref: JobRef) -> list[Entry]:
-        return await self.queue.read(ref, 0, 100_000)
-
-    @asynccontextmanager
-    async def host(self, engine: CountingEngine, worker: str = "w1") -> AsyncIterator[ModelHost]:
-        async with connect(self.url, timeout_s=None) as waits:
-            host = ModelHost(self.queue, Bell(waits), Device(), MODEL, engine, worker)
-            task = asyncio.create_task(host.run())
-            try:
-                yield host
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError, BaseExceptionGroup):
-                    await task
-
-
-@pytest.fixture
-async def bench(redis_url: str) -> AsyncIterator[Bench]:
-    bench = Bench(redis_url)
-    yield bench
-    await bench.calls.aclose()
-
-
-def of(host: ModelHost, ref: JobRef) -> Held | None:
-    """What the host holds of a job."""
-    return next((held for held in host.held.values() if held.lease.ref == ref), None)
-
-
-def tokens(log: list[Entry]) -> list[int]:
-    bodies = [GenerateResponse.FromString(entry.body or b"") for entry in log if isinstance(entry, Result)]
-    return [token for body in bodies for delta in body.deltas for token in delta.token_ids]
-
-
-def ending(log: list[Entry]) -> Ending:
-    (end,) = [entry for entry in log if isinstance(entry, End)]
-    return end.ending
 
 
 async def test_a_job_is_taken_stepped_and_written_to_its_log_with_an_end(bench: Bench) -> None:
@@ -173,8 +84,7 @@ async def test_another_worker_continues_a_job_where_the_log_ends(bench: Bench) -
         await eventually(reaped)
     log = await bench.log(ref)
     assert tokens(log) == list(range(300))
-    record = await bench.queue.inspect(ref)
-    assert record is not None
+    record = await bench.record(ref)
     assert (record.attempts, record.strikes) == (2, 0)
 
 
@@ -187,8 +97,7 @@ async def test_renewal_keeps_a_lease_through_steps_that_are_longer_than_it(bench
             return await bench.ended(ref)
 
         await eventually(reaped)
-    record = await bench.queue.inspect(ref)
-    assert record is not None
+    record = await bench.record(ref)
     assert record.attempts == 1
 
 
@@ -198,8 +107,7 @@ async def test_a_draining_host_hands_its_jobs_back_without_a_strike(bench: Bench
         await eventually(lambda: (held := of(host, ref)) and held.offset > 2)
         await host.drain(0.05)
         assert await bench.state(ref) is State.WAITING
-    record = await bench.queue.inspect(ref)
-    assert record is not None
+    record = await bench.record(ref)
     assert record.strikes == 0
 
 
@@ -217,7 +125,7 @@ async def test_an_engine_that_fails_ends_the_host(bench: Bench) -> None:
     engine.broken = True
     await bench.submit(5)
     async with connect(bench.url, timeout_s=None) as waits:
-        host = ModelHost(bench.queue, Bell(waits), Device(), MODEL, engine, "w1")
+        host = bench.make_host(Bell(waits), engine, "w1")
         with pytest.raises(BaseExceptionGroup) as caught:
             await host.run()
     assert caught.group_contains(RuntimeError, match="the device is gone")
@@ -259,6 +167,22 @@ async def test_a_job_whose_results_were_lost_is_handed_back_and_continued_from_w
         of(host, ref).offset += 1  # type: ignore[union-attr]
         await eventually(lambda: bench.ended(ref))
     assert tokens(await bench.log(ref)) == list(range(500))
-    record = await bench.queue.inspect(ref)
-    assert record is not None
+    record = await bench.record(ref)
     assert (record.attempts, record.strikes) == (2, 0)
+
+
+async def test_a_log_is_read_whole_however_many_leases_have_left_their_seals_in_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.worker.loading.LOG_PAGE", 4)
+    ref = await bench.submit(200)
+    async with bench.host(CountingEngine(slots=1)) as host:
+        await eventually(lambda: (held := of(host, ref)) and held.offset > 5)
+        await host.drain(0.0)
+    for sequence in range(1, 20):
+        taken = await bench.queue.take(MODEL, "passing", sequence, jobs=1, cost=1e9, alone=True)
+        await bench.queue.release(MODEL, [(lease.ref, lease.token, 0) for lease in taken.leases])
+    async with bench.host(CountingEngine()):
+        await eventually(lambda: bench.ended(ref))
+    assert tokens(await bench.log(ref)) == list(range(200))
+    assert (await bench.record(ref)).attempts == 21

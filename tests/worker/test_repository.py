@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
+from millrace.engine import CONTRACT
 from services.worker import repository
 from services.worker.generation import GenerationEngine
 from services.worker.repository import Model
@@ -178,3 +179,10 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu_and_cuda_names_the_extra_to_in
         repository.resolve_device("cuda")
     with pytest.raises(ValueError, match="unknown device 'tpu'"):
         repository.resolve_device("tpu")
+
+
+def test_an_engine_for_a_later_contract_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_stub(tmp_path)
+    monkeypatch.setattr(StubEngine, "contract", CONTRACT + 1, raising=False)
+    with pytest.raises(ValueError, match="was written for contract"):
+        repository.load(only(tmp_path), "cpu", threads=1)

@@ -1,9 +1,9 @@
 """How outputs become log entries."""
 
 from millrace.engine import Output
-from millrace.queue import JobRef, Lease, ModelVersion
+from millrace.queue import JobRef, Lease, ModelVersion, Priority
 from millrace.queue import history as running
-from millrace.v1.generation_pb2 import FINISH_REASON_STOP, CompletionDelta, GenerateResponse, Usage
+from millrace.v1.generation_pb2 import FINISH_REASON_STOP, CompletionDelta, GenerateResponse, TokenLogprobs, Usage
 from services.worker.results import Held, emissions, merge
 
 
@@ -14,6 +14,7 @@ def held() -> Held:
         epoch=1,
         strikes=0,
         attempts=1,
+        priority=Priority.STANDARD,
         last_offset=3,
         history=b"12345678",
         cost=10,
@@ -46,6 +47,17 @@ def test_the_history_field_ends_the_bytes_as_protobuf_itself_would_encode_it() -
     (emission,) = emissions(held(), [Output(lease="default:j", result=delta("a", 1))], "w")
     parsed = GenerateResponse.FromString(emission.result)
     assert parsed.SerializeToString() == emission.result
+
+
+def test_no_message_tells_of_more_than_256_tokens_of_a_prompt() -> None:
+    earlier, later = (
+        GenerateResponse(prompt_logprobs=[TokenLogprobs(token_id=n) for n in range(count)]) for count in (200, 57)
+    )
+    assert not merge(earlier, later)
+    assert len(earlier.prompt_logprobs) == 200
+    del later.prompt_logprobs[0]
+    assert merge(earlier, later)
+    assert len(earlier.prompt_logprobs) == 256
 
 
 def test_later_deltas_of_a_job_merge_into_one_entry_for_each_completion() -> None:

@@ -5,7 +5,7 @@
 --                                            measured, and the cost done in it
 --   full_cost, full_ms                       of such stretches, older ones counting for less: their ratio is the capacity
 --   work:CLASS, work:CLASS:TENANT            "COST AT": cost done while something waited, fading
---   mean_cost, mean_estimate, mean_run_ms    of jobs that succeeded at their first attempt: the newest 20 or so
+--   mean_cost, mean_estimate, mean_run_ms    of jobs that succeeded under their first lease: the newest 20 or so
 --
 -- A stretch begins and ends with an emit, so that it holds whole steps of each worker.
 

@@ -249,7 +249,7 @@ local function finish(job, h, code, reason, message, field)
   count_bytes(h, -1)
   redis.call('PEXPIRE', key('job', job), h.retain)
   redis.call('PEXPIRE', stream, h.retain)
-  if tonumber(code) == 0 and number(h, 'attempts') == 1 and number(h, 'spent') > 0 then
+  if tonumber(code) == 0 and number(h, 'epoch') == 1 and number(h, 'spent') > 0 then
     table.insert(successes, {number(h, 'spent'), number(h, 'cost'), now - number(h, 'taken')})
   end
   post(h, {job, tonumber(h.last), h.history, false, {tonumber(code), reason, message, field}})
@@ -275,5 +275,14 @@ local function end_if_useless(job, h)
   else
     return false
   end
+  return true
+end
+
+-- A worker gives a leased job back, to the front of its tenant's queue and without a strike. Answers whether it waits.
+local function hand_back(job, h, cost)
+  spend(job, h, cost)
+  if end_if_useless(job, h) then return false end
+  leave_running(job, h)
+  enqueue(job, h)
   return true
 end

@@ -11,13 +11,7 @@ for at = 1, #ARGV, 3 do
   local job = ARGV[at]
   local h = fetch(job)
   local held = h and is_held(h, ARGV[at + 1])
-  if held then
-    spend(job, h, tonumber(ARGV[at + 2]))
-    if not end_if_useless(job, h) then
-      leave_running(job, h)
-      enqueue(job, h)
-    end
-  end
+  if held then hand_back(job, h, tonumber(ARGV[at + 2])) end
   table.insert(verdicts, held and 'ok' or 'lost')
 end
 if #verdicts > 0 then ring() end

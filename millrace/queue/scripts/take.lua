@@ -4,8 +4,12 @@
 -- ARGV     1 worker  2 take sequence number  3 how many jobs  4 largest cost of a job  5 nonce (random, new for each
 --          sequence number)  6 lease ms  7 alone (1: the worker runs nothing, or only jobs that lost a strike there)
 --          8 payload bytes after which no further job is leased  9 largest payload that comes with the lease
--- Answers  packed {hold, leases}; a lease is {job, token, epoch, strikes, attempts, last, history, cost, fingerprint,
---          submitted, first taken, deadline, taken, payload or false}
+--          then 3 for each job that the worker would give back, lowest class first: job  token  cost so far
+-- Answers  packed {hold, leases, given}; a lease is {job, token, epoch, strikes, attempts, last, history, cost,
+--          fingerprint, submitted, first taken, deadline, taken, payload or false, class}; given are tokens
+--
+-- Where there is no more room, each job of a higher class takes the place of the next one that was offered: that one
+-- goes back to the front of its tenant's queue, without a strike, and as if this lease had been no attempt.
 --
 -- Repeating a sequence number is safe: the answer is kept, and given again. A lower one comes late, from a call that was
 -- given up: it leases nothing.
@@ -16,9 +20,10 @@ local most_bytes, inline_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
 local memory = key('take', worker)
 local before = redis.call('HMGET', memory, 'sequence', 'reply')
 if before[1] == sequence then return before[2] end
-if before[1] and tonumber(sequence) < tonumber(before[1]) then return cmsgpack.pack({false, {}}) end
+if before[1] and tonumber(sequence) < tonumber(before[1]) then return cmsgpack.pack({false, {}, {}}) end
 
 local leases, bytes = {}, 0
+local given, offer = {}, 10 -- tokens of what was given back; where ARGV has the next offered job
 
 local function lease(job, h)
   dequeue(job, h)
@@ -42,7 +47,8 @@ local function lease(job, h)
   local inline = number(h, 'bytes') <= inline_bytes and redis.call('GET', key('payload', job .. ':' .. h.fingerprint))
   bytes = bytes + number(h, 'bytes')
   table.insert(leases, {job, token, epoch, number(h, 'strikes'), attempts, number(h, 'last'), h.history,
-    number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now, inline})
+    number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now, inline,
+    number(h, 'class')})
 end
 
 -- A head that may run, or nil where it was of no use and has been ended.
@@ -77,10 +83,28 @@ local function take_struck()
   end
 end
 
+-- The next of the offered jobs that is held still, where its class is lower.
+local function offered(class)
+  while offer <= #ARGV do
+    local h = fetch(ARGV[offer])
+    if h and is_held(h, ARGV[offer + 1]) then return number(h, 'class') < tonumber(class) and h end
+    offer = offer + 3
+  end
+end
+
+local function give_back(h)
+  local job, token, cost = ARGV[offer], ARGV[offer + 1], tonumber(ARGV[offer + 2])
+  if hand_back(job, h, cost) then put(job, h, 'attempts', number(h, 'attempts') - 1) end
+  table.insert(given, token)
+  offer, room = offer + 3, room + 1
+end
+
 local function take_class(class)
   local fair = key('fair', class)
   local skipped = 0
-  while #leases < room and bytes <= most_bytes do
+  while bytes <= most_bytes do
+    local lower = #leases >= room and offered(class)
+    if #leases >= room and not lower then return end
     local tenant, tag = unpack(redis.call('ZRANGE', fair, skipped, skipped, 'WITHSCORES'))
     if not tenant then return end
     local head = redis.call('ZRANGE', key('waiting', class .. ':' .. tenant), 0, 0)[1]
@@ -88,27 +112,25 @@ local function take_class(class)
     if h and number(h, 'cost') > largest then
       skipped = skipped + 1
     elseif h then
+      if lower then give_back(lower) end
       advance(class, tonumber(tag))
       lease(head, h)
     end
   end
 end
 
-local hold = false
-if room > 0 then
-  hold = take_struck()
-  if not hold then
-    for _, class in ipairs(CLASSES) do take_class(class) end
-  end
-  hold = hold and #leases == 0
+local hold = room > 0 and take_struck()
+if not hold then
+  for _, class in ipairs(CLASSES) do take_class(class) end
 end
+hold = hold and #leases == 0
 
 flush()
 local waiting = tonumber(redis.call('HGET', base .. 'load', 'jobs') or 0)
 if #leases > 0 then redis.call('HDEL', base .. 'load', 'unserved') end
 if #leases > 0 and waiting > 0 then ring() end
 deliver()
-local reply = cmsgpack.pack({hold, leases})
+local reply = cmsgpack.pack({hold, leases, given})
 redis.call('HSET', memory, 'sequence', sequence, 'reply', reply)
 redis.call('PEXPIRE', memory, 2 * lease_ms)
 return reply

@@ -48,7 +48,9 @@ class BatchEngine:
         """What waits, by key; only the newest of a key takes further requests."""
         self._held: dict[str, Item] = {}
         self._held_rows = self._held_bytes = 0
-        self._rejected: list[Output] = []
+        self._ended: dict[str, Output] = {}
+        """Jobs that end without a run, by lease."""
+        self._counted = dict.fromkeys(("batches", "rows", "rows_after_abort"), 0)
 
     @property
     def lanes(self) -> int:
@@ -65,13 +67,20 @@ class BatchEngine:
             return Capacity(jobs=0)
         return Capacity(jobs=max(room - self._held_rows, 0), payload_bytes=HELD_BYTES - self._held_bytes)
 
+    def counters(self) -> dict[str, float]:
+        """batches; rows: all that ran, and of them those whose jobs were aborted meanwhile."""
+        with self._news:
+            return dict(self._counted)
+
     def add(self, work: Work) -> None:
+        if work.results:
+            self._end(Output(lease=work.lease, last=True))
+            return
         try:
             item = self._decode(work)
             key = self._key(item)
         except codec.Rejected as rejected:
-            with self._news:
-                self._rejected.append(Output(lease=work.lease, last=True, failure=rejected.failure))
+            self._end(Output(lease=work.lease, last=True, failure=rejected.failure))
             return
         with self._news:
             self._hold(item)
@@ -84,22 +93,24 @@ class BatchEngine:
 
     def abort(self, lease: str) -> None:
         with self._news:
+            self._ended.pop(lease, None)
             if (item := self._held.get(lease)) is not None:
                 item.aborted = True
                 self._release(item)
 
     def step(self) -> Sequence[Output] | None:
         with self._news:
-            rejected, self._rejected = self._rejected, []
-            batch = None if rejected else self._next()
+            ended, self._ended = list(self._ended.values()), {}
+            batch = None if ended else self._next()
         if batch is None:
-            return rejected or None
+            return ended or None
         session = self._idle.pop()
         try:
             outputs = self._run(session, batch)
         finally:
             self._idle.append(session)
         with self._news:
+            self._count(batch)
             for item in batch.items:
                 self._release(item)
         return outputs
@@ -132,6 +143,16 @@ class BatchEngine:
         if padding > PADDING_BYTES:
             raise codec.Rejected("inputs", f"sizes that are padded with {padding} bytes; at most {PADDING_BYTES} are")
         return key
+
+    def _end(self, output: Output) -> None:
+        with self._news:
+            self._ended[output.lease] = output
+            self._news.notify()
+
+    def _count(self, batch: Batch) -> None:
+        self._counted["batches"] += 1
+        self._counted["rows"] += batch.rows
+        self._counted["rows_after_abort"] += sum(item.rows for item in batch.items if item.aborted)
 
     def _hold(self, item: Item) -> None:
         self._held[item.lease] = item

@@ -8,8 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from millrace.engine import EngineContext
 from services.worker import untrusted
+from services.worker.generation.quantise import Scheme
 
 CONFIG_FILE = "genai_config.json"
+MOST_SCORED = 256
+"""Tokens of a prompt whose log-probabilities one result may hold."""
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
 TokenId = Annotated[int, Field(ge=0)]
 Pattern = Annotated[str, Field(pattern="^[^%]*%d[^%]*$")]
@@ -34,6 +37,8 @@ class DecoderConfig:
     logits: str
     present_key: str
     present_value: str
+    is_paged: bool = False
+    """Whether its attention is PagedAttention over blocks, rather than GroupQueryAttention over rows."""
 
     def caches(self) -> list[tuple[str, str]]:
         """The graph's (past, present) ports, key and value of each layer in turn."""
@@ -63,7 +68,25 @@ class ModelConfig:
     step_tokens: int
     replays: bool
     """Whether a continued completion's logged tokens are decoded again rather than prefilled."""
+    weights: Scheme | None
+    """What the matrices are made into at load; None: they stay as they are stored."""
+    prefix_cache_bytes: int
+    kv_cache_bytes: int | None
+    """Of blocks, where there are any; None: a whole context for each slot."""
+    cuda_graphs: bool
+    speculative_tokens: int
+    """How many tokens at most are guessed ahead; 0: none, as always where continuations are replayed to the bit."""
     defaults: Defaults
+
+    @property
+    def scored_chunk_tokens(self) -> int:
+        """Tokens of a prompt that are scored in one run; with the first one a result then holds `MOST_SCORED`."""
+        return min(self.prefill_chunk_tokens, MOST_SCORED - 1)
+
+    @property
+    def longest_run(self) -> int:
+        """Of how many tokens at most the logits of each are wanted in one run."""
+        return max(self.scored_chunk_tokens, self.speculative_tokens + 1)
 
 
 def read(context: EngineContext) -> ModelConfig:
@@ -77,13 +100,21 @@ def read(context: EngineContext) -> ModelConfig:
     length = context.config["context_length"] or decoder.context_length
     if length > decoder.context_length:
         raise ValueError(f"context_length {length} is more than the graph's {decoder.context_length}")
+    replays, weights = context.config["continuation"] == "replay", context.config["weights"]
+    if weights != "stored" and context.device != "cpu":
+        raise ValueError(f"weights: {weights} is for the CPU; on {context.device} name a graph that holds such weights")
     return ModelConfig(
         decoder=decoder,
         slots=context.config["slots"],
         context_length=length,
         prefill_chunk_tokens=context.config["prefill_chunk_tokens"],
         step_tokens=context.config["step_tokens"],
-        replays=context.config["continuation"] == "replay",
+        replays=replays,
+        weights=None if weights == "stored" else Scheme(weights),
+        prefix_cache_bytes=context.config["prefix_cache_bytes"],
+        kv_cache_bytes=context.config["kv_cache_bytes"],
+        cuda_graphs=context.config["cuda_graphs"],
+        speculative_tokens=0 if replays else context.config["speculative_tokens"],
         defaults=Defaults(**{k: v for k, v in context.config["defaults"].items() if v is not None}),
     )
 
@@ -98,6 +129,7 @@ class _Inputs(_Read):
     input_ids: str
     past_key_names: Pattern
     past_value_names: Pattern
+    block_table: str | None = None
 
 
 class _Outputs(_Read):
@@ -162,4 +194,5 @@ def _decoder(folder: Path, model: _Model, decoder: _Decoder) -> DecoderConfig:
         logits=decoder.outputs.logits,
         present_key=decoder.outputs.present_key_names,
         present_value=decoder.outputs.present_value_names,
+        is_paged=decoder.inputs.block_table is not None,
     )

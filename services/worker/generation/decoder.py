@@ -1,62 +1,74 @@
-"""The model itself: one decode run over many rows, or one chunk of one prompt."""
+"""What the engine asks of whatever runs the graph and owns the KV memory."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
-from services.worker.generation import graph
-from services.worker.generation.config import ModelConfig
-from services.worker.generation.kv import Cache
-from services.worker.session import allocate, open_session
+from services.worker.session import Buffer
+
+TokenIds = npt.NDArray[np.int64]
+Lengths = npt.NDArray[np.int32]
 
 
-class Decoder:
-    """The rewritten graph with its cache. Both kinds of run leave logits in `logits` [slots, 1, vocabulary], each
-    sequence's in the row of its slot.
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A piece of one row's text: `token_ids` [tokens] stand at positions `start`, `start + 1`, …"""
 
-    The CPU kernel of GroupQueryAttention in ONNX Runtime 1.31 takes several tokens a row behind a past for one row
-    only, and one token a row, each with its own length, for any number of rows; hence two kinds of run.
-    """
+    row: int
+    token_ids: TokenIds
+    start: int
+    wanted: bool
+    """Whether the logits behind its last token are."""
 
-    def __init__(self, config: ModelConfig, *, device: str, threads: int) -> None:
-        rewritten = graph.load(config.decoder)
-        self._session = open_session(
-            rewritten.model, device=device, threads=threads, weights=config.decoder.graph.parent
-        )
-        self._config = config.decoder
-        self._total = np.zeros(1, np.int32)
-        self._length = np.zeros(1, np.int32)
-        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
-        self.cache = Cache(config, element_type=rewritten.cache_type, device=device)
-        self.logits = allocate((config.slots, 1, config.decoder.vocabulary_size), rewritten.logits_type, device)
+    @property
+    def end(self) -> int:
+        return self.start + len(self.token_ids)
+
+
+class Decoder(Protocol):
+    """Runs the model over rows, each of which holds one sequence. Decoding rows come first, without gaps, and those
+    whose last chunk is in a run follow them."""
+
+    logits: Buffer
+    """[rows, 1, vocabulary]: behind a run, in each row the logits of its newest position."""
+    chunk_logits: Buffer
+    """[tokens, 1, vocabulary]: behind `run_all`, the logits of each position of the chunk. As long as the longest
+    chunk."""
 
     @property
     def memory_bytes(self) -> int:
-        """Of the cache and the logits, on the device."""
-        return self.cache.memory_bytes + self.logits.size_bytes
+        """Of the KV memory and the logits, on the device, allocated once."""
 
-    def decode(self, token_ids: npt.NDArray[np.int64], filled: npt.NDArray[np.int32]) -> None:
-        """One token [rows, 1] for each of the first slots, which hold `filled` [rows] positions before the run."""
-        self._total[0] = filled.max() + 1
-        self._run(0, len(token_ids), token_ids, filled)
+    @property
+    def room(self) -> float:
+        """For how many positions there is memory that no sequence has; infinite where each row has its own."""
 
-    def prefill(self, slot: int, token_ids: npt.NDArray[np.int64], filled: int) -> None:
-        """A chunk of tokens [tokens] for one slot, which holds `filled` positions before the run."""
-        self._total[0] = filled + len(token_ids)
-        self._length[0] = filled + len(token_ids) - 1
-        self._run(slot, 1, token_ids[np.newaxis], self._length)
+    def open(self, row: int, token_ids: TokenIds) -> int:
+        """A sequence begins in a row. Answers how many of its first tokens are in the row's memory already, because
+        others began with them: less than all of them. No tokens: nothing is looked for, and nothing kept for others."""
 
-    def _run(self, slot: int, rows: int, token_ids: npt.NDArray[np.int64], lengths: npt.NDArray[Any]) -> None:
-        binding = self._bindings.get((slot, rows)) or self._bind(slot, rows)
-        binding.bind_cpu_input(self._config.input_ids, token_ids)
-        binding.bind_cpu_input(graph.LENGTHS, lengths)
-        binding.bind_cpu_input(graph.TOTAL, self._total)
-        self._session.run_with_iobinding(binding)
+    def fork(self, source: int, target: int, length: int) -> None:
+        """A sequence begins in `target` with the first `length` positions of `source`."""
 
-    def _bind(self, slot: int, rows: int) -> ort.IOBinding:
-        binding = self._bindings[slot, rows] = self._session.io_binding()
-        self.cache.bind(binding, slot, rows)
-        self.logits.bind_output(binding, self._config.logits, slot, rows)
-        return binding
+    def reserve(self, row: int, length: int) -> bool:
+        """Makes sure that the row has memory for `length` positions; False, and nothing has changed, where there is
+        none left."""
+
+    def run(self, token_ids: TokenIds, filled: Lengths, chunks: Sequence[Chunk]) -> None:
+        """One step: one token [rows, 1] for each decoding row, which holds `filled` [rows] positions before it, and the
+        chunks; either may be empty. Each wanted chunk's logits land in its row. Memory has been reserved."""
+
+    def run_all(self, chunk: Chunk) -> None:
+        """One chunk alone, with the logits of each of its positions in `chunk_logits`."""
+
+    def move(self, source: int, target: int, filled: int) -> None:
+        """What `source` holds goes to `target`, which is free; then `source` is free."""
+
+    def close(self, row: int) -> None:
+        """The sequence in the row is gone."""
+
+    def counters(self) -> Mapping[str, float]:
+        """Totals since the start, by name."""

@@ -6,16 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 UInts = npt.NDArray[np.uint64]
-GOLDEN = 0x9E3779B97F4A7C15
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 S27, S30, S31, S40 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(40)
+ONE = np.uint64(1)
 
 
-def uniforms(seeds: UInts, positions: UInts, attempts: int, *, completion: int = 0) -> npt.NDArray[np.float32]:
+def uniforms(seeds: UInts, completions: UInts, positions: UInts, attempts: int) -> npt.NDArray[np.float32]:
     """Numbers in [0, 1), multiples of 2^-24; [rows, attempts]. `positions` count a completion's tokens from 0."""
-    stream = _mix(seeds + np.uint64(GOLDEN * (completion + 1) % 2**64))
-    token = _mix(stream + np.uint64(GOLDEN) * (positions + np.uint64(1)))
-    bits = _mix(token[:, np.newaxis] + np.uint64(GOLDEN) * np.arange(1, attempts + 1, dtype=np.uint64))
+    stream = _mix(seeds + GOLDEN * (completions + ONE))
+    token = _mix(stream + GOLDEN * (positions + ONE))
+    bits = _mix(token[:, np.newaxis] + GOLDEN * np.arange(1, attempts + 1, dtype=np.uint64))
     return (bits >> S40).astype(np.float32) * np.float32(2**-24)
 
 

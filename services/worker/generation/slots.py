@@ -43,6 +43,10 @@ class SlotTable(Generic[T]):
         """Appends it behind all others, to prefill."""
         self.occupants.append(occupant)
 
+    def row(self, occupant: T) -> int:
+        """Where it stands."""
+        return self.occupants.index(occupant)
+
     def promote(self, count: int) -> None:
         """The first `count` prefilling ones decode from now on, where they stand."""
         self.decoding += count

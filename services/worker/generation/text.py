@@ -7,6 +7,7 @@ in `decode_token`. Either way the pieces together are `tokenizers`' decoding of 
 
 import codecs
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,9 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 REPLACEMENT = "\ufffd"
+SPACE = "\u2581"
+"""SentencePiece's stand-in for a space."""
+BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 HIGHEST_TOKEN_ID = (1 << 24) - 1
 
 
@@ -32,21 +36,32 @@ class Vocabulary:
 
     def __init__(self, path: Path) -> None:
         """Raises ValueError, and whatever `tokenizers` raises."""
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        vocabulary = self._tokenizer.get_vocab()
+        self.tokenizer = Tokenizer.from_file(str(path))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        vocabulary = self.tokenizer.get_vocab()
         _check_ids(vocabulary)
-        self._bytes = _token_bytes(self._tokenizer)
+        self._bytes = _token_bytes(self.tokenizer)
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        self.special_tokens = [token.content for token in added if token.special]
         self.longest_token = max(map(len, vocabulary))
         """In characters, so that a text of n characters is at least n / longest_token tokens."""
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids, with the special tokens that the tokenizer's own template adds."""
-        return self._tokenizer.encode(text).ids
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """The token ids; with the special tokens that the tokenizer's own template adds, unless told otherwise."""
+        return self.tokenizer.encode(text, add_special_tokens=special).ids
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """A token's own bytes, not always valid UTF-8; of a special token its name, empty for an unknown one."""
+        if self._bytes is not None and token_id < len(self._bytes) and self._bytes[token_id]:
+            return self._bytes[token_id]
+        token = self.tokenizer.id_to_token(token_id) or ""
+        if match := BYTE_TOKEN.fullmatch(token):
+            return bytes([int(match[1], 16)])
+        return token.replace(SPACE, " ").encode()
 
     def detokenizer(self) -> Detokenizer:
-        return WindowDetokenizer(self._tokenizer) if self._bytes is None else ByteDetokenizer(self._bytes)
+        return WindowDetokenizer(self.tokenizer) if self._bytes is None else ByteDetokenizer(self._bytes)
 
 
 class ByteDetokenizer:

@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from millrace.engine import Failure, Work
-from millrace.v1.generation_pb2 import GenerateRequest, GenerateResponse, Sampling, Stopping, TokenIds
+from millrace.v1.generation_pb2 import (
+    CompletionDelta,
+    GenerateRequest,
+    GenerateResponse,
+    OutputFormat,
+    Reporting,
+    Sampling,
+    Stopping,
+    TokenIds,
+)
 from services.worker import repository
 from services.worker.generation import GenerationEngine
 from services.worker.repository import Model
@@ -19,7 +28,12 @@ from tests.models import TinyLlama, write_model
 from tests.worker.steps import leased, step
 
 TINY = TinyLlama()
-SAMPLING = frozenset(field.name for field in Sampling.DESCRIPTOR.fields)
+PARTS: dict[str, type[Any]] = {
+    "sampling": Sampling,
+    "reporting": Reporting,
+    "output_format": OutputFormat,
+    "stopping": Stopping,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +46,25 @@ class Ran:
 
     @property
     def token_ids(self) -> list[int]:
-        return [token_id for result in self.results for token_id in result.deltas[0].token_ids]
+        return self.tokens_of(0)
 
     @property
     def text(self) -> str:
-        return "".join(result.deltas[0].text for result in self.results)
+        return self.text_of(0)
 
     @property
     def finish_reason(self) -> int:
-        return self.results[-1].deltas[0].finish_reason
+        return self.deltas_of(0)[-1].finish_reason
+
+    def tokens_of(self, index: int) -> list[int]:
+        """Of one completion, as `text_of` and `deltas_of`."""
+        return [token_id for delta in self.deltas_of(index) for token_id in delta.token_ids]
+
+    def text_of(self, index: int) -> str:
+        return "".join(delta.text for delta in self.deltas_of(index))
+
+    def deltas_of(self, index: int) -> list[CompletionDelta]:
+        return [delta for result in self.results for delta in result.deltas if delta.index == index]
 
     @property
     def log(self) -> list[bytes]:
@@ -49,7 +73,8 @@ class Ran:
 
 @functools.cache
 def tiny_model(shape: TinyLlama = TINY, **extra: Any) -> Model:
-    """A model of that shape in a repository of its own. `extra`: further keys of its model.yaml."""
+    """A model of that shape in a repository of its own; it keeps no prompts. `extra`: further keys of model.yaml."""
+    extra = {"prefix_cache_bytes": 0} | extra
     models, broken = repository.scan(write_model(Path(tempfile.mkdtemp()), shape=shape, **extra).parents[1])
     assert not broken
     return models[0]
@@ -74,9 +99,12 @@ def prompt(length: int, seed: int = 0) -> list[int]:
 def request(prompt: str | Sequence[int] = "the stop, the end", **fields: Any) -> bytes:
     """A serialised GenerateRequest: greedy, whatever the tokens mean, 8 of them, unless `fields` say otherwise."""
     fields = {"temperature": 0.0, "max_tokens": 8, "ignore_eos": True} | fields
-    sampling = Sampling(**{name: fields.pop(name) for name in SAMPLING & fields.keys() if fields[name] is not None})
-    stopping = Stopping(**{name: value for name, value in fields.items() if value is not None})
-    built = GenerateRequest(model="tiny", sampling=sampling, stopping=stopping)
+    given = {name: value for name, value in fields.items() if value is not None}
+    parts: dict[str, Any] = {
+        field: part(**{name: given[name] for name in given if name in part.DESCRIPTOR.fields_by_name})
+        for field, part in PARTS.items()
+    }
+    built = GenerateRequest(model="tiny", **parts)
     if isinstance(prompt, str):
         built.text = prompt
     else:

@@ -12,12 +12,7 @@ from millrace.v1.generation_pb2 import (
     FINISH_REASON_LENGTH,
     FINISH_REASON_STOP,
     CompletionDelta,
-    Conversation,
-    GenerateRequest,
     GenerateResponse,
-    OutputFormat,
-    Reporting,
-    Sampling,
     Usage,
 )
 from services.worker.generation import GenerationEngine
@@ -315,32 +310,6 @@ def test_a_prompt_that_is_too_long_is_told_both_numbers() -> None:
     assert "at most 127" in failure.message
 
 
-UNIMPLEMENTED = {
-    "conversation": GenerateRequest(conversation=Conversation(messages=[Conversation.Message(content="hello")])),
-    "sampling.repetition_penalty": GenerateRequest(text="a", sampling=Sampling(repetition_penalty=1.1)),
-    "sampling.frequency_penalty": GenerateRequest(text="a", sampling=Sampling(frequency_penalty=-0.5)),
-    "sampling.presence_penalty": GenerateRequest(text="a", sampling=Sampling(presence_penalty=0.5)),
-    "sampling.num_completions": GenerateRequest(text="a", sampling=Sampling(num_completions=2)),
-    "sampling.logit_bias": GenerateRequest(text="a", sampling=Sampling(logit_bias={1: 2.0})),
-    "output_format": GenerateRequest(text="a", output_format=OutputFormat(regex="a*")),
-    "reporting.logprobs": GenerateRequest(text="a", reporting=Reporting(logprobs=0)),
-    "reporting.prompt_logprobs": GenerateRequest(text="a", reporting=Reporting(prompt_logprobs=0)),
-}
-
-
-@pytest.mark.parametrize("field", UNIMPLEMENTED)
-def test_what_is_not_implemented_is_refused_by_name(field: str) -> None:
-    failure = run_one(shared_engine(), UNIMPLEMENTED[field].SerializeToString()).failure
-    assert failure is not None
-    assert (failure.code, failure.reason) == (Code.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert field in failure.message
-
-
-def test_neutral_values_of_what_is_not_implemented_are_accepted() -> None:
-    neutral = Sampling(repetition_penalty=1, frequency_penalty=0, presence_penalty=0, num_completions=1)
-    assert run_one(shared_engine(), GenerateRequest(text="a", sampling=neutral).SerializeToString()).failure is None
-
-
 def test_an_empty_prompt_begins_with_the_models_first_token_where_it_has_one() -> None:
     assert run_one(shared_engine(), request("")).token_ids == run_one(shared_engine(), request([EOS_ID])).token_ids
     failure = run_one(shared_engine(TinyLlama(bos_token_id=None)), request("")).failure
@@ -354,7 +323,7 @@ def test_an_error_of_the_runtime_leaves_the_step(monkeypatch: pytest.MonkeyPatch
     def broken(*_: object) -> None:
         raise RuntimeError("device lost")
 
-    monkeypatch.setattr(engine._decoder, "prefill", broken)
+    monkeypatch.setattr(engine._decoder, "run", broken)
     engine.add(leased("a", request()))
     with pytest.raises(RuntimeError, match="device lost"):
         engine.step()
@@ -362,4 +331,4 @@ def test_an_error_of_the_runtime_leaves_the_step(monkeypatch: pytest.MonkeyPatch
 
 def test_an_engine_states_what_its_sequences_take_up() -> None:
     engine: GenerationEngine = shared_engine()
-    assert engine.memory_bytes == 4 * (4 * 2 * 128 * 16 * 4) + 4 * 320 * 4
+    assert engine.memory_bytes == 4 * ((4 + 1) * 2 * 128 * 16 * 4) + (4 + 16) * 320 * 4

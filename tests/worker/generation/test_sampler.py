@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from services.worker.generation.draws import uniforms
-from services.worker.generation.rows import Rows, Sampling
+from services.worker.generation.rows import Rows
 from services.worker.generation.sampler import INVALID, Sampler
+from services.worker.generation.task import Sampling
 from services.worker.session import allocate
 
 VOCABULARY, SLOTS = 24, 512
@@ -36,7 +37,10 @@ def draw(
     LOGITS.owner[: len(chosen), 0] = logits
     for slot, one in enumerate(chosen):
         rows.place(slot, one, filled=0, position=position)
-    return SAMPLER.sample(rows, len(chosen), bans).copy()
+    edits = SAMPLER.edits()
+    for row, token_ids in bans:
+        edits.ban(row, token_ids)
+    return SAMPLER.sample(rows, len(chosen), edits).copy()
 
 
 def allowed(logits: REAL, chosen: Sampling) -> REAL:
@@ -105,10 +109,26 @@ def test_no_token_outside_the_allowed_ones_is_drawn(
 
 def test_without_filters_the_token_is_the_inverse_of_the_cumulative_distribution() -> None:
     seeds = np.arange(200, dtype=np.uint64)
-    uniform = uniforms(seeds, np.zeros(200, np.uint64), 1)[:, 0]
+    none = np.zeros(200, np.uint64)
+    uniform = uniforms(seeds, none, none, 1)[:, 0]
     expected = np.searchsorted(np.cumsum(allowed(SPREAD, sampling())), uniform, side="right")
     tokens = draw(SPREAD, [sampling(seed=int(seed)) for seed in seeds])
     assert (tokens == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize("vocabulary", [127, 128, 129, 300, 1024])
+def test_the_cumulative_distribution_is_inverted_over_any_number_of_blocks(vocabulary: int) -> None:
+    logits, seeds = allocate((400, 1, vocabulary), TensorProto.FLOAT, "cpu"), np.arange(400, dtype=np.uint64)
+    values = np.random.default_rng(vocabulary).standard_normal(vocabulary) * 3
+    logits.owner[:, 0] = values
+    rows, none = Rows(400), np.zeros(400, np.uint64)
+    for row in range(400):
+        rows.place(row, sampling(seed=row, min_p=1e-4), filled=0, position=0)
+    uniform = uniforms(seeds, none, none, 1)[:, 0]
+    expected = np.searchsorted(np.cumsum(allowed(values, sampling(min_p=1e-4))), uniform, side="right")
+    tokens = Sampler(logits, threads=1).sample(rows, 400)
+    assert (tokens == expected).mean() > 0.99
+    assert (allowed(values, sampling(min_p=1e-4))[tokens] > 0).all()
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
@@ -135,13 +155,14 @@ def test_the_same_seed_and_position_draw_the_same_and_others_differ() -> None:
 
 
 def test_uniform_numbers_are_even_and_differ_in_each_coordinate() -> None:
-    numbers = uniforms(np.arange(300, dtype=np.uint64), np.arange(300, dtype=np.uint64) * np.uint64(7), 16)
+    count = np.arange(300, dtype=np.uint64)
+    numbers = uniforms(count, np.zeros(300, np.uint64), count * np.uint64(7), 16)
     assert numbers.shape == (300, 16)
     assert ((numbers >= 0) & (numbers < 1)).all()
     assert np.histogram(numbers, 10, (0, 1))[0] == pytest.approx(np.full(10, 480), abs=100)
     assert len(np.unique(numbers)) > 4790
     zeros = np.zeros(1, np.uint64)
-    assert uniforms(zeros, zeros, 1, completion=1) != uniforms(zeros, zeros, 1)
+    assert uniforms(zeros, zeros + np.uint64(1), zeros, 1) != uniforms(zeros, zeros, zeros, 1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

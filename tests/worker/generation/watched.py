@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from millrace.engine import EngineContext
 from services.worker.generation import GenerationEngine
-from services.worker.generation.engine import Plan
+from services.worker.generation.plan import Plan
+from services.worker.generation.sequence import Sequence
+from services.worker.generation.slot_decoder import SlotDecoder
 from services.worker.repository import Model
 
 
@@ -21,7 +23,7 @@ class Draw:
 
 
 class WatchedEngine(GenerationEngine):
-    """Keeps all draws, by lease and by position in the completion."""
+    """Keeps all draws, by lease and by position in the first completion."""
 
     def __init__(self, context: EngineContext) -> None:
         self.draws: dict[tuple[str, int], Draw] = {}
@@ -29,24 +31,29 @@ class WatchedEngine(GenerationEngine):
 
     def _sample(self, plan: Plan) -> npt.NDArray[np.int64]:
         token_ids = super()._sample(plan)
-        for slot, sequence in enumerate(self._table.occupants[: plan.rows]):
-            logits = self._decoder.logits.owner[slot, 0].copy()
-            self.draws[sequence.task.lease, sequence.position] = Draw(token_id=int(token_ids[slot]), logits=logits)
+        for row, sequence in enumerate(self._table.occupants[: plan.rows]):
+            logits = self._decoder.logits.owner[row, 0].copy()
+            if not sequence.index:
+                self.draws[sequence.task.lease, sequence.position] = Draw(token_id=int(token_ids[row]), logits=logits)
         return token_ids
 
     def cache(self, lease: str) -> tuple[int, bytes]:
         """How many positions of a job are in the cache, between steps, and what stands there."""
-        sequence, slot = self._by_lease[lease], self.slot(lease)
-        layers = [buffer.owner[slot, :, : sequence.filled].tobytes() for buffer in self._decoder.cache._buffers]
+        assert isinstance(self._decoder, SlotDecoder)
+        sequence, row = self._first(lease), self.slot(lease)
+        layers = [buffer.owner[row, :, : sequence.filled].tobytes() for buffer in self._decoder._cache._buffers]
         return sequence.filled, b"".join(layers)
 
     def slot(self, lease: str) -> int:
         """Where a job stands between steps."""
-        return self._table.occupants.index(self._by_lease[lease])
+        return self._table.row(self._first(lease))
+
+    def _first(self, lease: str) -> Sequence:
+        return self._jobs[lease].sequences[0]
 
 
 def watched(model: Model, **changed: Any) -> WatchedEngine:
-    """With one thread. `changed`: what its model.yaml says otherwise."""
-    config = model.file.model_copy(update=changed).model_dump()
+    """With one thread, and no guesses. `changed`: what its model.yaml says otherwise."""
+    config = model.file.model_copy(update={"speculative_tokens": 0} | changed).model_dump()
     config["step_tokens"] = config["step_tokens"] or config["prefill_chunk_tokens"]
     return WatchedEngine(EngineContext(folder=model.folder, config=config, device="cpu", threads=1))

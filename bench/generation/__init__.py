@@ -1,0 +1,1 @@
+"""Generation beside other libraries and servers, on the same weights and the same cores (`make bench-generation`)."""
