@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation gpu-check lint format proto bench lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check lint format proto bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,6 +44,17 @@ fuzz: $(ENVIRONMENT) ## 100,000 hostile inputs, 5 minutes
 
 simulation: $(ENVIRONMENT) ## the queue's protocol on a virtual clock: 3,000 schedules, a minute
 	$(BIN)/python -m tests.simulation $(ARGS)
+
+PARITY := build/parity/.complete
+$(PARITY): requirements.lock tests/parity/requirements.txt pyproject.toml
+	$(PYTHON) -m venv --clear build/parity
+	build/parity/bin/python -m pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
+	build/parity/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	build/parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+parity: $(PARITY) ## compare exported models with transformers: logits and greedy text; downloads torch
+	build/parity/bin/python -m pytest tests/parity $(ARGS)
 
 gpu-check: ## check and measure the generation engine on an NVIDIA GPU; skips without one
 	$(BIN)/python -m scripts.gpu_check $(ARGS)

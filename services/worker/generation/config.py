@@ -32,6 +32,8 @@ class DecoderConfig:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
     input_ids: str
+    position_ids: str | None = None
+    """Of models that learn an embedding of each position."""
     past_key: str
     past_value: str
     logits: str
@@ -127,6 +129,7 @@ class _Read(BaseModel):
 
 class _Inputs(_Read):
     input_ids: str
+    position_ids: str | None = None
     past_key_names: Pattern
     past_value_names: Pattern
     block_table: str | None = None
@@ -189,6 +192,7 @@ def _decoder(folder: Path, model: _Model, decoder: _Decoder) -> DecoderConfig:
         bos_token_id=model.bos_token_id,
         eos_token_ids=model.eos_token_ids,
         input_ids=decoder.inputs.input_ids,
+        position_ids=decoder.inputs.position_ids,
         past_key=decoder.inputs.past_key_names,
         past_value=decoder.inputs.past_value_names,
         logits=decoder.outputs.logits,

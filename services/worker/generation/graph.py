@@ -21,6 +21,9 @@ from services.worker.generation.quantise import Arrays, Scheme, quantise
 POSITIONS = "logits_positions"
 """int64 [positions]: which tokens of the run have their logits computed."""
 
+ROTATIONS = 7
+"""Which of GroupQueryAttention's inputs is the table of cosines."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderGraph:
@@ -33,6 +36,10 @@ class DecoderGraph:
     """Those that are not in the model's file, by name."""
     cache_type: int
     logits_type: int
+    takes_positions: bool
+    """Whether int64 [1, tokens], each token's position in its sequence, is an input too."""
+    most_positions: int
+    """Of a sequence, as far as the graph's tables of positions reach."""
     skips_head: bool
     """Whether a run may want no logits at all: the head's kernel takes no rows too."""
 
@@ -51,6 +58,8 @@ def load(config: DecoderConfig, scheme: Scheme | None = None) -> DecoderGraph:
         weights=weights,
         cache_type=types[config.past_key % 0],
         logits_type=types[config.logits],
+        takes_positions=config.position_ids in types,
+        most_positions=_most_positions(model.graph, config),
         skips_head=_skips_head(model.graph),
     )
 
@@ -65,10 +74,19 @@ def rewrite(graph: onnx.GraphProto, config: DecoderConfig) -> None:
     _drop_unused(graph)
     graph.input.append(helper.make_tensor_value_info(POSITIONS, TensorProto.INT64, ["positions"]))
     pasts = [past for past, _ in config.caches()]
-    known = {config.input_ids, POSITIONS, mixed.SPLIT, *mixed.PORTS, *pasts, *map(mixed.chunk_port, pasts)}
+    ours = {POSITIONS, mixed.SPLIT, *mixed.PORTS, *map(mixed.chunk_port, pasts)}
+    known = {config.input_ids, config.position_ids, *pasts, *ours}
     strangers = sorted({port.name for port in graph.input} - known)
     if strangers:
         raise ValueError(f"the graph needs inputs that continuous batching has no values for: {', '.join(strangers)}")
+
+
+def _most_positions(graph: onnx.GraphProto, config: DecoderConfig) -> int:
+    """The rows of the shortest table of rotations, or of learned embeddings of positions."""
+    rotated = [node for node in graph.node if node.op_type == "GroupQueryAttention" and len(node.input) > ROTATIONS]
+    embedded = [node for node in graph.node if node.op_type == "Gather" and node.input[1] == config.position_ids]
+    tables = {node.input[ROTATIONS] for node in rotated} | {node.input[0] for node in embedded}
+    return min((t.dims[0] for t in graph.initializer if t.name in tables and t.dims), default=config.context_length)
 
 
 def _keep_positions(graph: onnx.GraphProto, logits: str) -> None:

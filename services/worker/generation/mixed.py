@@ -51,6 +51,7 @@ def _attention(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     for copy, part in ((rows, "rows"), (chunk, "chunk")):
         copy.CopyFrom(node)
         copy.name = f"{node.name}/{part}"
+        _keep_whole_cache(copy)
         copy.output[0] = f"{node.output[0]}/{part}"
     for index, state in enumerate(node.input[:STATES]):
         if state:
@@ -67,6 +68,14 @@ def _attention(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     line = f"{rows.output[0]}/line"
     joined = helper.make_node("Concat", [line, chunk.output[0]], [node.output[0]], f"{node.name}/join", axis=1)
     return [*nodes, rows, chunk, _turned(rows.output[0], line), joined]
+
+
+def _keep_whole_cache(node: onnx.NodeProto) -> None:
+    """A layer with a window looks no further back than that, but its cache holds the whole sequence as the others' do:
+    the operator is not to drop what it no longer looks at."""
+    kept = [attribute for attribute in node.attribute if attribute.name != "sliding_window_cache"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
 
 
 def _turned(source: str, target: str) -> onnx.NodeProto:

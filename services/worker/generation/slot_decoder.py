@@ -25,6 +25,10 @@ class SlotDecoder:
 
     def __init__(self, config: ModelConfig, *, device: str, threads: int) -> None:
         rewritten = graph.load(config.decoder, config.weights)
+        if config.context_length > rewritten.most_positions:
+            raise ValueError(
+                f"context_length {config.context_length} is more than the graph's {rewritten.most_positions} positions"
+            )
         folder, given = config.decoder.graph.parent, rewritten.weights
         self._session = open_session(rewritten.model, device=device, threads=threads, weights=folder, given=given)
         self._binding = self._session.io_binding()
@@ -37,6 +41,7 @@ class SlotDecoder:
         self.logits = allocate((config.slots, 1, vocabulary), rewritten.logits_type, device)
         self.chunk_logits = allocate((config.longest_run, 1, vocabulary), rewritten.logits_type, device)
         self._idle = Chunk(config.slots, np.zeros(1, np.int64), 0, wanted=False)
+        self._positions = config.decoder.position_ids if rewritten.takes_positions else None
         self._skips_head = rewritten.skips_head
         self._bound: tuple[int, int] | None = None
 
@@ -101,6 +106,9 @@ class SlotDecoder:
             mixed.CHUNK_TOTAL: np.array([chunk.end], np.int32),
             graph.POSITIONS: np.array(wanted, np.int64),
         }
+        if self._positions is not None:
+            positions = np.concatenate((filled, np.arange(chunk.start, chunk.end)), dtype=np.int64)
+            inputs[self._positions] = positions[np.newaxis]
         for name, value in inputs.items():
             binding.bind_cpu_input(name, value)
         logits.bind_line(binding, self._config.logits, start, len(wanted))
