@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check lint format proto bench lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check lint format proto bench bench-generation lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Millrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -78,6 +78,17 @@ proto: $(ENVIRONMENT) ## make the stubs from protos/
 
 bench: .venv/.bench ## measure everything against the bare runtime, about 14 minutes (ARGS='--quick': 3)
 	$(BIN)/python -m bench $(ARGS)
+
+PEERS := build/peers
+
+$(PEERS)/%/.complete: bench/peers/%.lock
+	$(PYTHON) -m venv --clear $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+bench-generation: .venv/.bench ## generation beside vLLM and onnxruntime-genai, 13 minutes (ARGS='--quick': 4)
+	-$(MAKE) --no-print-directory --keep-going $(PEERS)/genai/.complete $(PEERS)/vllm/.complete
+	$(BIN)/python -m bench.generation $(ARGS)
 
 lock: ## resolve the pinned versions anew
 	$(PYTHON) -m pip install --quiet --target build/uv uv

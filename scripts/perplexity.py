@@ -12,7 +12,7 @@ import onnx
 import onnxruntime as ort
 
 from examples.text import data, evaluate, tokenizer
-from services.worker.generation.quantise import Scheme, quantise
+from services.worker.generation.slot.quantise import Scheme, quantise
 
 MODEL = Path(__file__).parent.parent / "models" / "pycode" / "1"
 

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from millrace.engine import Engine, Output, Work
 from services.worker import repository
-from services.worker.generation.sampler import Sampler
+from services.worker.generation.sampling.sampler import Sampler
 
 LOGITS = "logits"
 """The first that a model gives; whatever samples takes it."""

@@ -10,7 +10,7 @@ from scripts.gpu_check import card, speed
 from scripts.gpu_check.models import context, open_decoder, sized
 from scripts.gpu_check.report import Measured, Run
 from scripts.gpu_check.roofline import decode_work, position_bytes, prefill_work, weight_bytes
-from services.worker.generation.sampler import Sampler
+from services.worker.generation.sampling.sampler import Sampler
 from tests.models import Llama
 
 RESERVE_BYTES = 4 << 30

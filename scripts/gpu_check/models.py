@@ -12,7 +12,7 @@ from services.worker.generation.config import ModelConfig
 from services.worker.generation.decoder import Decoder
 from services.worker.generation.paged import PagedDecoder
 from services.worker.generation.paged.graph import Transform
-from services.worker.generation.slot_decoder import SlotDecoder
+from services.worker.generation.slot.decoder import SlotDecoder
 from services.worker.repository import MODEL_FILE, ModelFile
 from tests.models import LLAMA_1B, LLAMA_8B, Llama, write_model
 

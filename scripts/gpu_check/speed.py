@@ -12,7 +12,7 @@ from millrace.v1.generation_pb2 import GenerateRequest, Sampling, Stopping, Toke
 from services.worker.generation import GenerationEngine, task
 from services.worker.generation.decoder import Chunk, Decoder
 from services.worker.generation.rows import Rows
-from services.worker.generation.sampler import Sampler
+from services.worker.generation.sampling.sampler import Sampler
 
 GREEDY = task.Sampling(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0)
 WARM, STEPS, PREFILLS = 4, 32, 5

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from millrace.engine import Work
-from services.worker.generation.draws import uniforms
-from services.worker.generation.sampling_graph import ATTEMPTS
+from services.worker.generation.sampling.draws import uniforms
+from services.worker.generation.sampling.graph import ATTEMPTS
 from services.worker.repository import Model
 from tests.worker.generation.watched import Draw, WatchedEngine, watched
 
@@ -141,7 +141,7 @@ def _probabilities(logits: Floats, temperature: float) -> Floats:
 def _margin(chances: Floats, sampled: Sampled, position: int) -> float:
     """The smallest change of probability that lets the draw come out otherwise: how near a uniform number is to the
     border of two tokens, or the mass of the better tokens to top_p, or another token to being one of the better ones
-    where that matters (see services/worker/generation/sampling_graph.py)."""
+    where that matters (see services/worker/generation/sampling/graph.py)."""
     left, margin = chances, np.inf
     seed, first, place = (np.array([number], np.uint64) for number in (sampled.seed, 0, position))
     draws = uniforms(seed, first, place, ATTEMPTS)[0]

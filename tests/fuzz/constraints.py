@@ -11,8 +11,8 @@ import numpy as np
 
 from millrace.tensors import pack_bytes, unpack_bytes
 from millrace.v1.generation_pb2 import OutputFormat
-from services.worker.generation.chat import OUTPUT_CHARACTERS, ChatError, ChatTemplate
-from services.worker.generation.grammar import Grammar, GrammarError, GrammarOverrun, Grammars
+from services.worker.generation.text.chat import OUTPUT_CHARACTERS, ChatError, ChatTemplate
+from services.worker.generation.text.grammar import Grammar, GrammarError, GrammarOverrun, Grammars
 from tests.fuzz.mutate import mutate_bytes
 from tests.fuzz.target import Target, must
 from tests.fuzz.texts import mutate_json

@@ -14,7 +14,7 @@ from scripts.gpu_check.measure import Plan, fitting_rows, measure
 from scripts.gpu_check.models import SMALL, Dialect, open_decoder, served_on, sized
 from scripts.gpu_check.report import Measured, Report, Run
 from scripts.gpu_check.roofline import Card, Work, position_bytes, weight_bytes
-from services.worker.generation.sampler import Sampler
+from services.worker.generation.sampling.sampler import Sampler
 from tests.models import LLAMA_8B, Llama
 from tests.worker.generation.paged.reference import with_reference
 

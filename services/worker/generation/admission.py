@@ -10,14 +10,14 @@ from millrace.errors import Code
 from millrace.v1.generation_pb2 import GenerateRequest, OutputFormat
 from services.worker.arrivals import Arrivals
 from services.worker.generation import messages
-from services.worker.generation.chat import read_chat_template
 from services.worker.generation.config import ModelConfig
-from services.worker.generation.grammar import Grammar, GrammarError, Grammars
 from services.worker.generation.job import Job
 from services.worker.generation.requests import Parser, Rejected, decode, invalid
 from services.worker.generation.sequence import LogMismatch, Sequence
 from services.worker.generation.task import Task
-from services.worker.generation.text import Vocabulary
+from services.worker.generation.text.chat import read_chat_template
+from services.worker.generation.text.grammar import Grammar, GrammarError, Grammars
+from services.worker.generation.text.vocabulary import Vocabulary
 
 MISMATCH = Failure(code=Code.DATA_LOSS, reason="LOG_MISMATCH", message="earlier results do not fit this model's text")
 PREPARED_S = 0.005

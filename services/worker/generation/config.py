@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from millrace.engine import EngineContext
 from services.worker import untrusted
-from services.worker.generation.quantise import Scheme
+from services.worker.generation.slot.quantise import Scheme
 
 CONFIG_FILE = "genai_config.json"
 MOST_SCORED = 256

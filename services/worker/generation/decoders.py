@@ -3,7 +3,7 @@
 from services.worker.generation.config import ModelConfig
 from services.worker.generation.decoder import Decoder
 from services.worker.generation.paged import PagedDecoder
-from services.worker.generation.slot_decoder import SlotDecoder
+from services.worker.generation.slot.decoder import SlotDecoder
 
 
 def open_decoder(config: ModelConfig, *, device: str, threads: int) -> Decoder:

@@ -26,16 +26,16 @@ from millrace.errors import Code
 from services.worker.generation import config, decoders, messages
 from services.worker.generation.admission import Admission
 from services.worker.generation.decoder import Chunk
-from services.worker.generation.grammar import GrammarOverrun
 from services.worker.generation.job import Job
 from services.worker.generation.lookup import Guesser
 from services.worker.generation.plan import Plan, plan_step
 from services.worker.generation.rows import Rows
-from services.worker.generation.sampler import INVALID, Sampler
-from services.worker.generation.scorer import Score, Scorer
+from services.worker.generation.sampling.sampler import INVALID, Sampler
+from services.worker.generation.sampling.scorer import Score, Scorer
 from services.worker.generation.sequence import Broken, Sequence
 from services.worker.generation.slots import SlotTable
-from services.worker.generation.text import Vocabulary
+from services.worker.generation.text.grammar import GrammarOverrun
+from services.worker.generation.text.vocabulary import Vocabulary
 from services.worker.generation.warm import warm_up
 
 NAN = Failure(code=Code.INTERNAL, reason="NAN_LOGITS", message="the model's output was not a number")
@@ -87,7 +87,10 @@ class GenerationEngine:
         return {**self._totals, **self._decoder.counters()}
 
     def capacity(self) -> Capacity:
-        return Capacity(jobs=max(self.config.slots - self._admission.places, 0), cost=self._decoder.room)
+        """Where rows share their memory, what waits for some of it is taken to have its prompt's."""
+        waiting = sum(len(sequence.token_ids) for sequence in list(self._table.occupants) if not sequence.opened)
+        room = max(self._decoder.room - waiting, 0)
+        return Capacity(jobs=max(self.config.slots - self._admission.places, 0), cost=room)
 
     def add(self, work: Work) -> None:
         self._admission.add(work)

@@ -4,7 +4,7 @@ from collections.abc import Sequence as Ordered
 from dataclasses import dataclass, field
 
 from millrace.engine import Failure
-from services.worker.generation.scorer import Score
+from services.worker.generation.sampling.scorer import Score
 from services.worker.generation.sequence import Delta, Sequence
 from services.worker.generation.task import Log, Task
 

@@ -12,10 +12,10 @@ from millrace.v1.generation_pb2 import (
     Usage,
 )
 from services.worker.generation.job import Job
-from services.worker.generation.scorer import Score
+from services.worker.generation.sampling.scorer import Score
 from services.worker.generation.sequence import Delta, Finish
 from services.worker.generation.task import Log, Logged
-from services.worker.generation.text import Vocabulary
+from services.worker.generation.text.vocabulary import Vocabulary
 
 REASONS = {None: FINISH_REASON_UNSPECIFIED, Finish.STOP: FINISH_REASON_STOP, Finish.LENGTH: FINISH_REASON_LENGTH}
 

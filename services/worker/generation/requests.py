@@ -9,10 +9,10 @@ from google.protobuf.message import DecodeError
 from millrace.engine import Failure
 from millrace.errors import Code
 from millrace.v1.generation_pb2 import GenerateRequest
-from services.worker.generation.chat import ChatError, ChatTemplate
 from services.worker.generation.config import ModelConfig
 from services.worker.generation.task import Sampling, Stopping, Task
-from services.worker.generation.text import Vocabulary
+from services.worker.generation.text.chat import ChatError, ChatTemplate
+from services.worker.generation.text.vocabulary import Vocabulary
 
 
 class Rejected(Exception):

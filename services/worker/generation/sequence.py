@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from services.worker.generation.edits import Edits
-from services.worker.generation.penalties import Penalties
-from services.worker.generation.scorer import Score
-from services.worker.generation.stops import StopMatcher
+from services.worker.generation.sampling.edits import Edits
+from services.worker.generation.sampling.penalties import Penalties
+from services.worker.generation.sampling.scorer import Score
 from services.worker.generation.task import Logged, Task
-from services.worker.generation.text import Detokenizer
+from services.worker.generation.text.stops import StopMatcher
+from services.worker.generation.text.vocabulary import Detokenizer
 
 
 class Finish(Enum):

@@ -6,7 +6,7 @@ import numpy as np
 
 from services.worker.generation.decoder import Chunk, Decoder
 from services.worker.generation.rows import Rows
-from services.worker.generation.sampler import Sampler
+from services.worker.generation.sampling.sampler import Sampler
 from services.worker.generation.task import Sampling
 
 NOTHING = np.zeros((0, 1), np.int64)

@@ -8,7 +8,7 @@ import pytest
 
 from services.worker import repository
 from services.worker.generation.config import read_decoder
-from services.worker.generation.text import Vocabulary
+from services.worker.generation.text.vocabulary import Vocabulary
 from tests.models import write_model
 
 

@@ -14,7 +14,7 @@ from millrace.v1.generation_pb2 import (
     GenerateRequest,
     OutputFormat,
 )
-from services.worker.generation.grammar import GrammarOverrun, Grammars
+from services.worker.generation.text.grammar import GrammarOverrun, Grammars
 from tests.models import EOS_ID, tokenizer
 from tests.worker.generation.jobs import Ran, fresh_engine, prompt, request, run, run_one, shared_engine
 from tests.worker.steps import leased, step

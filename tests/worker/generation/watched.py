@@ -10,7 +10,7 @@ from millrace.engine import EngineContext
 from services.worker.generation import GenerationEngine
 from services.worker.generation.plan import Plan
 from services.worker.generation.sequence import Sequence
-from services.worker.generation.slot_decoder import SlotDecoder
+from services.worker.generation.slot.decoder import SlotDecoder
 from services.worker.repository import Model
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from services.worker.generation.penalties import Penalties
-from services.worker.generation.sampling_graph import BAN
+from services.worker.generation.sampling.graph import BAN
+from services.worker.generation.sampling.penalties import Penalties
 
 NOTHING = np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32)
 
@@ -44,7 +44,7 @@ class Edits:
         return mask
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """As `sampling_graph` takes them."""
+        """As `graph` takes them."""
         bias_index, bias = map(np.concatenate, zip(*self._biases, NOTHING[:2], strict=True))
         penalty_index, repetition, subtracted = map(np.concatenate, zip(*self._penalties, NOTHING, strict=True))
         return {

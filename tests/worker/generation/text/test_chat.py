@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 
-from services.worker.generation import chat
-from services.worker.generation.chat import ChatError, ChatTemplate, read_chat_template
+from services.worker.generation.text import chat
+from services.worker.generation.text.chat import ChatError, ChatTemplate, read_chat_template
 from tests.models import tokenizer
 
 Messages = list[tuple[str, str]]

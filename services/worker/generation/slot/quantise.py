@@ -26,7 +26,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.checker import ValidationError
 
-from services.worker.generation import matrices
+from services.worker.generation.slot import matrices
 from services.worker.session import open_session
 
 FEWEST_VALUES = 1 << 10

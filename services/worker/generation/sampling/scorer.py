@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from services.worker.generation.sampling_graph import GraphText, model
+from services.worker.generation.sampling.graph import GraphText, model
 from services.worker.session import Buffer, open_session
 
 

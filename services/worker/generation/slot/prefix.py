@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.worker.generation.decoder import Chunk, TokenIds
-from services.worker.generation.kv import Cache, Piece
+from services.worker.generation.slot.kv import Cache, Piece
 
 DIGEST_BYTES = 16
 

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from services.worker.generation import sampling_graph
-from services.worker.generation.draws import uniforms
-from services.worker.generation.edits import Edits
 from services.worker.generation.rows import Rows
-from services.worker.generation.sampling_graph import ATTEMPTS, INVALID
+from services.worker.generation.sampling import graph as sampling_graph
+from services.worker.generation.sampling.draws import uniforms
+from services.worker.generation.sampling.edits import Edits
+from services.worker.generation.sampling.graph import ATTEMPTS, INVALID
 from services.worker.session import Buffer, open_session
 
 __all__ = ["INVALID", "Sampler"]

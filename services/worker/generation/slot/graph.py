@@ -13,10 +13,10 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
-from services.worker.generation import mixed
 from services.worker.generation.config import DecoderConfig
 from services.worker.generation.heads import find_head
-from services.worker.generation.quantise import Arrays, Scheme, quantise
+from services.worker.generation.slot import mixed
+from services.worker.generation.slot.quantise import Arrays, Scheme, quantise
 
 POSITIONS = "logits_positions"
 """int64 [positions]: which tokens of the run have their logits computed."""

@@ -7,11 +7,12 @@ import onnxruntime as ort
 import pytest
 
 from millrace.engine import EngineContext
-from services.worker.generation import config, graph, mixed
+from services.worker.generation import config
 from services.worker.generation.config import DecoderConfig, ModelConfig
 from services.worker.generation.decoder import Chunk
-from services.worker.generation.kv import DeviceCopy
-from services.worker.generation.slot_decoder import SlotDecoder
+from services.worker.generation.slot import graph, mixed
+from services.worker.generation.slot.decoder import SlotDecoder
+from services.worker.generation.slot.kv import DeviceCopy
 from services.worker.session import allocate
 from tests.models import TinyLlama
 from tests.worker.generation.jobs import tiny_model

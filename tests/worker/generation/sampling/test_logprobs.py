@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto
 
 from services.worker.generation.config import MOST_SCORED
-from services.worker.generation.scorer import Scorer
+from services.worker.generation.sampling.scorer import Scorer
 from services.worker.session import allocate
 from tests.models import TinyLlama, tokenizer
 from tests.worker.generation.jobs import Ran, prompt, request, run, run_one, shared_engine, tiny_model
-from tests.worker.generation.test_decoder import model_config
+from tests.worker.generation.slot.test_decoder import model_config
 from tests.worker.generation.watched import watched
 from tests.worker.steps import leased
 

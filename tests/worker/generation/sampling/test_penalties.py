@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.worker.generation.penalties import Penalties
+from services.worker.generation.sampling.penalties import Penalties
 from services.worker.generation.task import Sampling
 from tests.worker.generation.jobs import prompt, request, run, run_one, tiny_model
 from tests.worker.generation.watched import WatchedEngine, watched

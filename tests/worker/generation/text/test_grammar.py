@@ -19,9 +19,9 @@ from llguidance import LLParserLimits
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from millrace.v1.generation_pb2 import OutputFormat
-from services.worker.generation import grammar, trial
-from services.worker.generation.grammar import Grammar, GrammarError, GrammarOverrun, Grammars
-from services.worker.generation.trial import Trial
+from services.worker.generation.text import grammar, trial
+from services.worker.generation.text.grammar import Grammar, GrammarError, GrammarOverrun, Grammars
+from services.worker.generation.text.trial import Trial
 from tests.models import EOS, EOS_ID, tokenizer
 
 VOCABULARY = 320

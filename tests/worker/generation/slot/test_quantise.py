@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from examples.text import data, tokenizer
 from scripts import perplexity
-from services.worker.generation import matrices, quantise
-from services.worker.generation.quantise import Scheme
+from services.worker.generation.slot import matrices, quantise
+from services.worker.generation.slot.quantise import Scheme
 from tests.models import TinyLlama, write_model
 
 SHAPE = TinyLlama(hidden=64, intermediate=160)

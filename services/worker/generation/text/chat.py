@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from services.worker import untrusted
-from services.worker.generation.sandbox import compiled, metered
+from services.worker.generation.text.sandbox import compiled, metered
 
 TEMPLATE_FILE, CONFIG_FILE = "chat_template.jinja", "tokenizer_config.json"
 SPECIAL_TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))

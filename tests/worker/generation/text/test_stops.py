@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.worker.generation.stops import StopMatcher
+from services.worker.generation.text.stops import StopMatcher
 
 LETTERS = st.text("ab<", max_size=24)
 STOPS = st.lists(st.text("ab<", min_size=1, max_size=5), max_size=4)

@@ -5,11 +5,11 @@ from math import inf
 
 import numpy as np
 
-from services.worker.generation import graph, mixed
 from services.worker.generation.config import ModelConfig
 from services.worker.generation.decoder import Chunk, Lengths, TokenIds
-from services.worker.generation.kv import Cache
-from services.worker.generation.prefix import PrefixCache
+from services.worker.generation.slot import graph, mixed
+from services.worker.generation.slot.kv import Cache
+from services.worker.generation.slot.prefix import PrefixCache
 from services.worker.session import Buffer, allocate, open_session
 
 NO_TOKENS, NO_LENGTHS = np.zeros((0, 1), np.int64), np.zeros(0, np.int32)

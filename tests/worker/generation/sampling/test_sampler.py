@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from services.worker.generation.draws import uniforms
 from services.worker.generation.rows import Rows
-from services.worker.generation.sampler import INVALID, Sampler
+from services.worker.generation.sampling.draws import uniforms
+from services.worker.generation.sampling.sampler import INVALID, Sampler
 from services.worker.generation.task import Sampling
 from services.worker.session import allocate
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from services.worker import repository
 from services.worker.generation import GenerationEngine
 from services.worker.generation.decoder import Chunk
-from services.worker.generation.slot_decoder import SlotDecoder
+from services.worker.generation.slot.decoder import SlotDecoder
 from tests.models import TinyLlama, write_model
 
 PROMPT = np.random.default_rng(4).integers(1, 300, 45)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from services.worker.generation.text import Detokenizer, Vocabulary, WindowDetokenizer
+from services.worker.generation.text.vocabulary import Detokenizer, Vocabulary, WindowDetokenizer
 from tests.models import EOS, EOS_ID, tokenizer
 from tests.worker.generation.jobs import tiny_model
 

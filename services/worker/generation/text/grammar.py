@@ -23,7 +23,7 @@ from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
 from millrace.v1.generation_pb2 import OutputFormat
-from services.worker.generation.trial import Trial, Words, start
+from services.worker.generation.text.trial import Trial, Words, start
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions

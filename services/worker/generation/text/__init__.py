@@ -1,0 +1,1 @@
+"""From requests' words to tokens, and from tokens to words: vocabulary, chat templates, grammars, stop strings."""
