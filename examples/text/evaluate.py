@@ -54,12 +54,13 @@ class Graph:
         self.past_names = [value.name for value in self.session.get_inputs() if value.name.startswith("past_")]
         decoder = json.loads((folder / "genai_config.json").read_text())["model"]["decoder"]
         self.past_shape: tuple[int, int] = (decoder["num_key_value_heads"], decoder["head_size"])
+        self.cache_type: type[np.generic] = np.float32
 
     def run(self, ids: Tokens, past: Sequence[Floats] | None = None) -> tuple[Floats, list[Floats]]:
         """Feed `ids` [batch, new] behind `past`; returns logits [batch, new, vocabulary] and the next call's past."""
         heads, size = self.past_shape
         if past is None:
-            past = [np.zeros((len(ids), heads, 0, size), np.float32)] * len(self.past_names)
+            past = [np.zeros((len(ids), heads, 0, size), self.cache_type)] * len(self.past_names)
         mask = np.ones((len(ids), past[0].shape[2] + ids.shape[1]), np.int64)
         feeds = {"input_ids": ids, "attention_mask": mask, **dict(zip(self.past_names, past, strict=True))}
         logits, *present = self.session.run(None, feeds)

@@ -95,6 +95,9 @@ class ModelFile(_Frozen):
     kv_cache_bytes: int | None = Field(
         default=None, ge=1, description="of PagedAttention's blocks; None: a whole context for each slot"
     )
+    arena_bytes: int | None = Field(
+        default=None, ge=1, description="of a GPU, what weights and runs may take beside the KV cache; None: all"
+    )
     cuda_graphs: bool = Field(default=False, description="whether a GPU replays PagedAttention's decode runs")
     speculative_tokens: int = Field(default=4, ge=0, le=64, description="guessed ahead where it pays; 0: none")
     defaults: DefaultFields = DefaultFields()

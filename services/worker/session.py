@@ -29,10 +29,12 @@ def open_session(
     given: Mapping[str, npt.NDArray[Any]] | None = None,
     strict: bool = True,
     captures: bool = False,
+    arena_bytes: int | None = None,
 ) -> ort.InferenceSession:
     """A session over a serialised model. `weights`: the folder of its external data; `given`: initialisers that lie in
     no file. With `strict`, a node that the device has no kernel for is an error rather than a silent detour over the
     CPU. With `captures`, runs on a GPU become CUDA graphs, each under the number that its run options give it.
+    `arena_bytes`: the most that a GPU's arena, which never shrinks, may take for weights and what a run makes.
 
     Worker threads spin within a run, where the next node is a moment away, and not between runs, where they would take
     cores from the sessions and processes beside them.
@@ -46,11 +48,16 @@ def open_session(
         options.add_external_initializers(list(given), [ort.OrtValue.ortvalue_from_numpy(a) for a in given.values()])
     if device == "cuda" and strict:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    providers = PROVIDERS[device]
-    if captures and device == "cuda":
-        (name, chosen), *others = providers
-        providers = [(name, chosen | {"enable_cuda_graph": "1"}), *others]
-    return ort.InferenceSession(model, options, providers=providers)
+    return ort.InferenceSession(model, options, providers=_providers(device, captures, arena_bytes))
+
+
+def _providers(device: str, captures: bool, arena_bytes: int | None) -> list[Any]:
+    if device == "cpu":
+        return PROVIDERS[device]
+    (name, chosen), *others = PROVIDERS[device]
+    further = {"enable_cuda_graph": "1"} if captures else {}
+    further |= {} if arena_bytes is None else {"gpu_mem_limit": str(arena_bytes)}
+    return [(name, chosen | further), *others]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

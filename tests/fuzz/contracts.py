@@ -17,6 +17,7 @@ from tests.fuzz.samples import BOUNDS, DTYPES
 from tests.fuzz.target import must
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+MOST_COMPLETIONS = 16
 MOST_COST = 1 << 26
 """No job is so large that it alone fills a queue."""
 MOST_ELEMENTS = BOUNDS.max_tensor_bytes
@@ -67,7 +68,8 @@ def check_request(valid: ValidRequest, entry: ModelEntry) -> None:
     check_options(valid.options)
     must(valid.model, "no model")
     must(re.fullmatch("[0-9a-f]{32}", valid.fingerprint), f"fingerprint {valid.fingerprint!r}")
-    most = entry.context_length or entry.max_batch_size or MOST_COST
+    must(1 <= valid.completions <= MOST_COMPLETIONS, f"{valid.completions} completions")
+    most = valid.completions * (entry.context_length or entry.max_batch_size or MOST_COST)
     must(1 <= valid.cost <= most, f"a cost of {valid.cost}, which is not from 1 to {most}")
     must(len(valid.payload) <= BOUNDS.max_tensor_bytes * 2, "the payload is larger than any request")
 

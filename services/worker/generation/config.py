@@ -76,6 +76,8 @@ class ModelConfig:
     kv_cache_bytes: int | None
     """Of blocks, where there are any; None: a whole context for each slot."""
     cuda_graphs: bool
+    arena_bytes: int | None
+    """Of a GPU, what weights and runs may take beside the KV cache; None: whatever there is."""
     speculative_tokens: int
     """How many tokens at most are guessed ahead; 0: none, as always where continuations are replayed to the bit."""
     defaults: Defaults
@@ -116,6 +118,7 @@ def read(context: EngineContext) -> ModelConfig:
         prefix_cache_bytes=context.config["prefix_cache_bytes"],
         kv_cache_bytes=context.config["kv_cache_bytes"],
         cuda_graphs=context.config["cuda_graphs"],
+        arena_bytes=context.config["arena_bytes"],
         speculative_tokens=0 if replays else context.config["speculative_tokens"],
         defaults=Defaults(**{k: v for k, v in context.config["defaults"].items() if v is not None}),
     )

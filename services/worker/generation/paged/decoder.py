@@ -56,7 +56,12 @@ class PagedDecoder:
         self.table = BlockTable(config.slots, config.context_length, blocks=count, block_size=size)
         self._config, self._keeps = config.decoder, config.prefix_cache_bytes > 0
         self._session = open_session(
-            paged.model, device=device, threads=threads, weights=config.decoder.graph.parent, captures=captures
+            paged.model,
+            device=device,
+            threads=threads,
+            weights=config.decoder.graph.parent,
+            captures=captures,
+            arena_bytes=config.arena_bytes,
         )
         self._memory = BlockMemory(
             config.decoder.caches(), (count + 1, size, *paged.entry_shape), paged.cache_type, device

@@ -30,7 +30,10 @@ class SlotDecoder:
                 f"context_length {config.context_length} is more than the graph's {rewritten.most_positions} positions"
             )
         folder, given = config.decoder.graph.parent, rewritten.weights
-        self._session = open_session(rewritten.model, device=device, threads=threads, weights=folder, given=given)
+        arena = config.arena_bytes
+        self._session = open_session(
+            rewritten.model, device=device, threads=threads, weights=folder, given=given, arena_bytes=arena
+        )
         self._binding = self._session.io_binding()
         self._config = config.decoder
         self._cache = Cache(config, element_type=rewritten.cache_type, device=device)
