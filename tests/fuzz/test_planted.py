@@ -84,7 +84,7 @@ def test_padding_without_a_bound_is_found() -> None:
 def test_a_token_that_no_vocabulary_has_is_found_where_the_engine_does_not_refuse_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("services.worker.generation.messages._check_ids", lambda *_: None)
+    monkeypatch.setattr("services.worker.generation.requests.Parser._check_ids", lambda *_: None)
     with opened(Tiny(SEED)) as target, pytest.raises(Exception, match="out of data bounds"):
         target.run(pack_bytes([b"\x0a\x06tested\x22\x04\x0a\x02\xff\x7f"]))
 
