@@ -13,15 +13,14 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import machine, plot, settings
 from bench.parts import PARTS
-from bench.report import Report, show
+from bench.report import Report, make_report, show
 from bench.run import Run
 
 RESULT, PICTURE = "bench.json", "load.svg"
@@ -36,18 +35,11 @@ def main() -> int:
     if options.rounds:
         chosen = replace(chosen, rounds=options.rounds)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    began, watch = time.monotonic(), machine.Watch()
+    watch = machine.Watch()
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         run = Run(settings=chosen, folder=Path(folder), console=console)
         parts = [asyncio.run(PARTS[name](run)) for name in PARTS if name in options.parts]
-    report = Report(
-        settings=asdict(chosen),
-        versions=machine.versions(),
-        hardware=machine.hardware(),
-        seconds=time.monotonic() - began,
-        others_cores=watch.others(),
-        parts=tuple(parts),
-    )
+    report = make_report(chosen, parts, watch)
     show(report, console)
     _write(report, options, console)
     return 0

@@ -51,10 +51,14 @@ class Watch:
     def __init__(self) -> None:
         self._began, self._busy, self._own = time.monotonic(), _busy_s(), _own_s()
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
     def others(self) -> float:
         """In cores, on average. Children count as our own once they have ended."""
         used = (_busy_s() - self._busy) - (_own_s() - self._own)
-        return max(used / (time.monotonic() - self._began), 0.0)
+        return max(used / self.seconds, 0.0)
 
 
 def _busy_s() -> float:

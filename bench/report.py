@@ -9,6 +9,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from bench import machine
+
 SCHEMA_VERSION = 1
 NOISY_CORES = 0.1
 
@@ -89,6 +91,18 @@ class Report:
         }
         whole = asdict(self) | {"schema_version": SCHEMA_VERSION, "parts": parts}
         return json.dumps(whole, indent=1)
+
+
+def make_report(settings: Any, parts: Sequence[Part], watch: machine.Watch) -> Report:
+    """Of a run that ends here. `settings`: a dataclass."""
+    return Report(
+        settings=asdict(settings),
+        versions=machine.versions(),
+        hardware=machine.hardware(),
+        seconds=watch.seconds,
+        others_cores=watch.others(),
+        parts=tuple(parts),
+    )
 
 
 def show(report: Report, console: Console) -> None:

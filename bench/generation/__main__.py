@@ -13,10 +13,9 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from bench.generation import chat, closed, contestants, long, models, settings, 
 from bench.generation.contestants import PEERS, STORED, Places
 from bench.generation.match import Match
 from bench.generation.settings import Settings
-from bench.report import Part, Report, show
+from bench.report import Part, make_report, show
 from bench.run import Progress
 
 PARTS: dict[str, Callable[[Match], Coroutine[Any, Any, Part]]] = {
@@ -49,19 +48,12 @@ def main() -> int:
     chosen = settings.quick(cores=cores) if options.quick else Settings(cores=cores)
     chosen = replace(chosen, rounds=options.rounds or chosen.rounds, chat_rate=options.rate)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    began, watch = time.monotonic(), machine.Watch()
+    watch = machine.Watch()
     with tempfile.TemporaryDirectory(prefix="millrace-bench-") as folder:
         parts = asyncio.run(
             _run(options, chosen, Places(folder=Path(folder), environments=options.environments), console)
         )
-    report = Report(
-        settings=asdict(chosen),
-        versions=machine.versions(),
-        hardware=machine.hardware(),
-        seconds=time.monotonic() - began,
-        others_cores=watch.others(),
-        parts=tuple(parts),
-    )
+    report = make_report(chosen, parts, watch)
     show(report, console)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(report.to_json())

@@ -140,7 +140,7 @@ class PagedDecoder:
         self.table.close(row)
 
     def counters(self) -> Mapping[str, float]:
-        return {"prefix_queried_tokens": self.queried_tokens, "prefix_hit_tokens": self.hit_tokens}
+        return {"prefix_cache_queried_tokens": self.queried_tokens, "prefix_cache_hit_tokens": self.hit_tokens}
 
     def _run(self, packed: Packed, selected: Lengths, logits: Buffer) -> None:
         width = -(-packed.longest // self.table.block_size)

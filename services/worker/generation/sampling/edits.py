@@ -13,7 +13,7 @@ NOTHING = np.zeros((0, 2), np.int64), np.zeros(0, np.float32), np.zeros(0, np.fl
 
 
 class Edits:
-    """Biases first, then penalties, then the mask. A row has at most one of the last two."""
+    """Biases first, then penalties, then the mask; a row has at most one of either of these."""
 
     def __init__(self, vocabulary_size: int) -> None:
         self._mask_bytes = -(-vocabulary_size // 8)

@@ -35,7 +35,7 @@ def test_a_beginning_that_is_there_is_not_computed_again_and_gives_the_same_logi
     decoder.close(1)
     assert decoder.blocks_in_use == 0
     assert prefill(decoder, 2, first) == pytest.approx(whole(first)[-1], abs=CLOSE)
-    assert decoder.counters() == {"prefix_queried_tokens": 4 * 49, "prefix_hit_tokens": 32 + 32 + 48}
+    assert decoder.counters() == {"prefix_cache_queried_tokens": 4 * 49, "prefix_cache_hit_tokens": 32 + 32 + 48}
     assert (decoder.queried_tokens, decoder.hit_tokens) == (196, 112)
 
 

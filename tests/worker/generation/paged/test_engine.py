@@ -89,14 +89,14 @@ def test_prompts_that_begin_alike_are_computed_once() -> None:
     bodies = [request([*prompt(40), *prompt(5, seed)], max_tokens=20) for seed in (1, 2, 3)]
     for body in bodies:
         assert same({"only": run_one(paged, body)}, {"only": run_one(whole, body)})
-    assert paged.counters()["prefix_hit_tokens"] == 2 * 32
-    assert paged.counters()["prefix_queried_tokens"] == 3 * 45
+    assert paged.counters()["prefix_cache_hit_tokens"] == 2 * 32
+    assert paged.counters()["prefix_cache_queried_tokens"] == 3 * 45
 
 
 def test_without_a_prefix_cache_every_prompt_is_computed() -> None:
     paged, body = over_blocks(prefix_cache_bytes=0), request(prompt(40))
     assert run_one(paged, body).token_ids == run_one(paged, body).token_ids
-    assert paged.counters()["prefix_hit_tokens"] == 0
+    assert paged.counters()["prefix_cache_hit_tokens"] == 0
 
 
 def test_a_conversation_that_goes_on_finds_what_was_said() -> None:
@@ -105,7 +105,7 @@ def test_a_conversation_that_goes_on_finds_what_was_said() -> None:
     said = run_one(paged, request(first, max_tokens=30)).token_ids
     second = request([*first, *said, *prompt(4, 9)], max_tokens=10)
     assert same({"only": run_one(paged, second)}, {"only": run_one(over_slots(), second)})
-    assert paged.counters()["prefix_hit_tokens"] == 48
+    assert paged.counters()["prefix_cache_hit_tokens"] == 48
 
 
 def test_guesses_and_scores_of_prompts_make_no_difference() -> None:
