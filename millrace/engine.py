@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from millrace.errors import Code
 from millrace.tensors import TensorSpec
 
-CONTRACT = 1
+CONTRACT = 2
 """The version of this contract. An engine may state the one that it was written for, as `contract`; a worker refuses to
 load one that was written for a later version than its own."""
 
@@ -46,8 +46,11 @@ class Work:
     job: str
     """Which job it is, whoever holds it."""
     request: bytes
-    """The serialised task request (a GenerateRequest, a ModelInferRequest), parsed by the frontend: ranges hold, seed
-    set."""
+    """The serialised task request (a GenerateRequest, a ModelInferRequest, …), parsed by the frontend: ranges hold,
+    seed set."""
+    task: str = ""
+    """Which kind of request it is, by its field in SubmitJobRequest: "generate", "embed", "classify", "transcribe" or
+    "infer". Empty: the only one, or the most plain one, that the engine knows."""
     results: Sequence[bytes] = ()
     """The results already in the log, oldest first, as serialised task responses: go on after them. Where the last of
     them was the job's last, only the end is missing. Results that cannot be gone on after are a failure."""
@@ -98,12 +101,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """The tensors that a model takes and gives, where its requests are tensors. Shapes hold -1 where any size goes."""
+    """What a model's requests are: the tensors that it takes and gives, if any, and the kinds of requests. Shapes hold
+    -1 where any size goes."""
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     max_batch_size: int = 0
     """Rows that one request may have; 0: the first dimension is not a batch."""
+    tasks: tuple[str, ...] = ()
+    """As `Work.task` has them. Empty: "infer" where there are tensors, else "generate"."""
 
 
 class Engine(Protocol):

@@ -38,6 +38,15 @@ class ModelEntry:
     """Its tensors; none where its requests are not tensors."""
     max_batch_size: int = 0
     """Rows that one request may have; 0: the first dimension of its tensors is not a batch."""
+    tasks: tuple[str, ...] = ("generate",)
+    """What kinds of requests it takes, by their fields in SubmitJobRequest."""
+    engine: str = ""
+    instances: int = 1
+    """Runs at once on one worker."""
+    batch_delay_ms: float = 0.0
+    preferred_rows: tuple[int, ...] = ()
+    response_cache: bool = False
+    """Whether frontends may answer a request that equals an earlier one out of their cache."""
 
     @property
     def model(self) -> ModelVersion:
@@ -108,7 +117,7 @@ def _model(fields: dict[str, Any]) -> ModelEntry:
         kind: tuple(TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"])) for spec in fields[kind])
         for kind in ("inputs", "outputs")
     }
-    return ModelEntry(**(fields | tensors))
+    return ModelEntry(**(_tuples(fields) | tensors))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class Lease:
     first_take_ms: int
     take_ms: int
     deadline_ms: int
+    task: str
+    """Its field in SubmitJobRequest."""
     payload: bytes | None = None
     """The request, where it is small; else it is in its key."""
 

@@ -76,7 +76,7 @@ def decode_taken(model: ModelVersion, reply: bytes) -> Taken:
 
 def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
     job, token, epoch, strikes, attempts, last, history, cost, fingerprint, submitted, first, deadline, *rest = fields
-    taken, payload, priority = rest
+    taken, payload, priority, task = rest
     return Lease(
         ref=JobRef.parse(model, job.decode()),
         token=token.decode(),
@@ -92,6 +92,7 @@ def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
         first_take_ms=first,
         take_ms=taken,
         deadline_ms=deadline,
+        task=task.decode(),
         payload=payload or None,
     )
 

@@ -1,7 +1,7 @@
 """What stands around every RPC: counting, and the one place where errors become statuses."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -10,13 +10,15 @@ import structlog
 from google.protobuf.message import Message
 
 from millrace.errors import Code, Exhausted, MillraceError
-from services.frontend.call import Call, Context
+from services.frontend.call import Call, Context, GrpcCall
 from services.frontend.metrics import Metrics
 from services.frontend.status import DETAILS_KEY, Unexpected, to_status
 
 T = TypeVar("T")
+R = TypeVar("R")
 Unary: TypeAlias = Callable[[bytes, Call], Awaitable[Message | bytes]]
 Stream: TypeAlias = Callable[[bytes, Call], Awaitable[None]]
+Duplex: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[None]]
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 ENDED = (("millrace-ended", "1"),)
@@ -51,10 +53,17 @@ class Border:
 
         return grpc.unary_stream_rpc_method_handler(answer)
 
-    async def _serve(
-        self, name: str, behaviour: Callable[[bytes, Call], Awaitable[T]], request: bytes, context: Context
-    ) -> T:
-        call, code = Call(context, self._slow_reader_s), Code.CANCELLED
+    def duplex(self, name: str, behaviour: Duplex) -> Method:
+        """A behaviour that reads requests for as long as they come, and sends meanwhile."""
+
+        async def answer(requests: AsyncIterator[bytes], context: Context) -> None:
+            with self._metrics.streams.track_inprogress():
+                await self._serve(name, behaviour, requests, context)
+
+        return grpc.stream_stream_rpc_method_handler(answer)
+
+    async def _serve(self, name: str, behaviour: Callable[[R, Call], Awaitable[T]], request: R, context: Context) -> T:
+        call, code = GrpcCall(context, self._slow_reader_s), Code.CANCELLED
         try:
             answer = await behaviour(request, call)
             if call.ended:

@@ -30,6 +30,7 @@ async def load(queue: JobQueue, lease: Lease) -> Work | None:
             lease=lease.token,
             job=lease.ref.job,
             request=request,
+            task=lease.task,
             results=results,
             submitted_at=lease.submit_ms / 1000,
             epoch=lease.epoch,

@@ -216,4 +216,10 @@ def _entry(model: repository.Model, engine: Engine) -> ModelEntry:
         inputs=signature.inputs,
         outputs=signature.outputs,
         max_batch_size=signature.max_batch_size,
+        tasks=signature.tasks or (("infer",) if signature.outputs else ("generate",)),
+        engine=model.file.engine,
+        instances=engine.lanes,
+        batch_delay_ms=model.file.batching.delay_ms,
+        preferred_rows=tuple(model.file.batching.preferred_rows),
+        response_cache=model.file.response_cache,
     )

@@ -12,7 +12,7 @@ from millrace.errors import Code, MillraceError
 from millrace.oip.inference_pb2 import ModelInferRequest, ModelMetadataRequest, ModelReadyRequest
 from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, SubmitJobRequest, WatchJobRequest
-from services.frontend.call import TENANT_KEY, Call, Context
+from services.frontend.call import TENANT_KEY, Context, GrpcCall
 from services.frontend.infer import AskedInfer, parse_infer
 from services.frontend.parse import Asked, Position, ValidRequest, check_job_id, decode, parse_generate, parse_watch
 from services.frontend.rules import Bounds
@@ -200,7 +200,7 @@ class Tenants(Target):
     def run(self, data: bytes) -> bool:
         """As text in the tenant's key, behind other keys; the same in a key for bytes, which is not the tenant's."""
         text = data.decode("latin-1")
-        call = Call(cast(Context, Metadata((("x", "y"), (f"{TENANT_KEY}-bin", data), (TENANT_KEY, text)))), 1.0)
+        call = GrpcCall(cast(Context, Metadata((("x", "y"), (f"{TENANT_KEY}-bin", data), (TENANT_KEY, text)))), 1.0)
         try:
             tenant = call.tenant
         except MillraceError as error:

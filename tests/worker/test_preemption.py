@@ -31,6 +31,7 @@ def held(name: str, priority: Priority, *, cost: int = 0, age_s: float = 1.0, st
         cost=10,
         fingerprint="f",
         submit_ms=0,
+        task="generate",
         first_take_ms=0,
         take_ms=0,
         deadline_ms=0,

@@ -20,6 +20,7 @@ def held() -> Held:
         cost=10,
         fingerprint="f",
         submit_ms=0,
+        task="generate",
         first_take_ms=5,
         take_ms=5,
         deadline_ms=1000,

@@ -1,39 +1,41 @@
 """The worker's border to the Open Inference Protocol: requests become arrays, arrays become responses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from millrace.engine import Failure
-from millrace.errors import Code
+from millrace.engine import Work
 from millrace.oip.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
 from millrace.tensors import BYTES, CONTENTS, pack_bytes, unpack_bytes
 from services.worker.batch.graph import Array, Feed, Port, Ports
-
-
-class Rejected(Exception):
-    """A request that cannot be run, and why."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.failure = Failure(code=Code.INVALID_ARGUMENT, reason="INVALID_REQUEST", message=message, field=field)
+from services.worker.batch.processor import Part, Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """A request as arrays."""
+class Request(Part):
+    """A ModelInferRequest."""
 
     request_id: str
-    feed: Feed
-    wanted: frozenset[str]
-    """Outputs; empty: all."""
-    sizes: dict[str, int]
-    """Of the dimensions that have names."""
 
 
-def decode(body: bytes, ports: Ports) -> Decoded:
+class Tensors:
+    """Implements `Processor` for ModelInferRequests: the graph's own inputs and outputs."""
+
+    def __init__(self, model: str, version: str, ports: Ports) -> None:
+        self._model, self._version, self._ports = model, version, ports
+
+    def parts(self, work: Work) -> Iterator[Request]:
+        if not work.results:
+            yield decode(work.request, self._ports)
+
+    def respond(self, part: Part, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
+        request_id = part.request_id if isinstance(part, Request) else ""
+        return encode(self._model, self._version, request_id, outputs)
+
+
+def decode(body: bytes, ports: Ports) -> Request:
     """The arrays share the request's memory where they can. Raises Rejected.
 
     The frontend has checked the request against the model's signature; this checks what only the graph knows, and all
@@ -55,7 +57,7 @@ def decode(body: bytes, ports: Ports) -> Decoded:
     wanted = frozenset(output.name for output in request.outputs)
     if unknown := wanted - {port.name for port in ports.outputs}:
         raise Rejected("outputs", f"there is no output {min(unknown)}")
-    return Decoded(request_id=request.id, feed=feed, wanted=wanted, sizes=sizes)
+    return Request(request_id=request.id, feed=feed, wanted=wanted, sizes=sizes)
 
 
 def encode(model: str, version: str, request_id: str, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:

@@ -1,26 +1,29 @@
 """Batches form while the device is busy: decode → lay out → run → split.
 
-Requests are decoded and laid out where they are added, while a step runs; a step closes the batch that has waited
-longest and runs it on a session of its own; the responses are made from the outputs while the next step runs. Nothing
-waits for a fuller batch unless the model's file says so.
+What a request means is its processor's business (processor.py). Requests are decoded and laid out where they are added,
+while a step runs; a step closes the batch that has waited longest and runs it on a session of its own; the responses
+are made from the outputs while the next step runs. Nothing waits for a fuller batch unless the model's file says so.
 """
 
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import onnxruntime as ort
 import structlog
+from google.protobuf.message import Message
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
-from millrace.oip.inference_pb2 import ModelInferResponse
-from services.worker.batch import codec, config, graph
+from services.worker.batch import config, graph
+from services.worker.batch.codec import Tensors
 from services.worker.batch.forming import Batch, Forming, Item, Key, check_padding, cut, key_of, row_bytes
 from services.worker.batch.graph import Array, Port
+from services.worker.batch.processor import Part, Processor, Rejected
 from services.worker.session import open_session
 
 HELD_BYTES = 256 << 20
@@ -28,6 +31,7 @@ HELD_BYTES = 256 << 20
 PADDING_BYTES = 64 << 20
 """What padding may add to one request: sizes that are small to say could else ask for any amount of it."""
 MESSAGE_CHARACTERS = 500
+INFER = "infer"
 log = structlog.get_logger()
 
 
@@ -43,6 +47,7 @@ class BatchEngine:
         check_padding(self.ports, self.config.padding)
         if not self.ports.batched and self.config.max_rows > 1:
             log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
+        self._processors: Mapping[str, Processor] = {INFER: Tensors(self._model, self._version, self.ports)}
         self._news = threading.Condition()
         self._forming: list[Forming] = []
         """What waits, by key; only the newest of a key takes further requests."""
@@ -73,23 +78,27 @@ class BatchEngine:
             return dict(self._counted)
 
     def add(self, work: Work) -> None:
-        if work.results:
-            self._end(Output(lease=work.lease, last=True))
-            return
         try:
-            item = self._decode(work)
+            processor = self._processor(work.task)
+            parts = processor.parts(work)
+            if (part := next(parts, None)) is None:
+                self._end(Output(lease=work.lease, last=True))
+                return
+            item = Item(
+                lease=work.lease,
+                processor=processor,
+                part=part,
+                rest=parts,
+                rows=self._rows(part),
+                payload_bytes=len(work.request),
+                since=time.monotonic(),
+            )
             key = self._key(item)
-        except codec.Rejected as rejected:
+        except Rejected as rejected:
             self._end(Output(lease=work.lease, last=True, failure=rejected.failure))
             return
         with self._news:
-            self._hold(item)
-            newest = next((forming for forming in reversed(self._forming) if forming.key == key), None)
-            if newest is None or not newest.has_room_for(item):
-                newest = Forming(self.ports, self.config, key)
-                self._forming.append(newest)
-            newest.append(item)
-            self._news.notify()
+            self._line_up(item, key)
 
     def abort(self, lease: str) -> None:
         with self._news:
@@ -113,7 +122,7 @@ class BatchEngine:
             self._count(batch)
             for item in batch.items:
                 self._release(item)
-        return outputs
+        return outputs + self._go_on(batch.items, {output.lease for output in outputs if output.last})
 
     def _sessions(self) -> list[ort.InferenceSession]:
         """One for each lane. On a CPU it is the same one: its runs then share the weights, and the caches that hold
@@ -128,20 +137,51 @@ class BatchEngine:
             path.read_bytes(), device=self.config.device, threads=self.config.threads, weights=path.parent, strict=False
         )
 
-    def _decode(self, work: Work) -> Item:
-        decoded = codec.decode(work.request, self.ports)
-        rows = next(iter(decoded.feed.values())).shape[0] if self.ports.batched else 1
+    def _processor(self, task: str) -> Processor:
+        if (processor := self._processors.get(task or INFER)) is None:
+            raise Rejected("", f"the model takes {', '.join(sorted(self._processors))}, not {task}")
+        return processor
+
+    def _rows(self, part: Part) -> int:
+        rows: int = next(iter(part.feed.values())).shape[0] if self.ports.batched else 1
         if not 1 <= rows <= self.config.max_rows:
-            raise codec.Rejected("inputs", f"a request has 1 to {self.config.max_rows} rows, not {rows}")
-        return Item(
-            lease=work.lease, request=decoded, rows=rows, payload_bytes=len(work.request), since=time.monotonic()
-        )
+            raise Rejected("inputs", f"a request has 1 to {self.config.max_rows} rows, not {rows}")
+        return rows
+
+    def _line_up(self, item: Item, key: Key) -> None:
+        """Lays a part out behind the others of its key. The lock is held."""
+        self._hold(item)
+        newest = next((forming for forming in reversed(self._forming) if forming.key == key), None)
+        if newest is None or not newest.has_room_for(item):
+            newest = Forming(self.ports, self.config, key)
+            self._forming.append(newest)
+        newest.append(item)
+        self._news.notify()
+
+    def _go_on(self, items: Sequence[Item], ended: Container[str]) -> list[Output]:
+        """Lines up what comes after parts that ran and were not their jobs' last; answers the jobs that end here."""
+        failed = []
+        for item in items:
+            if item.part.last or item.lease in ended:
+                continue
+            try:
+                part = next(item.rest)
+                rows = self._rows(part)
+                following = replace(item, part=part, rows=rows, rows_before=item.rows_before + item.rows)
+                key = self._key(following)
+            except Rejected as rejected:
+                failed.append(Output(lease=item.lease, last=True, failure=rejected.failure))
+                continue
+            with self._news:
+                if not item.aborted:
+                    self._line_up(following, key)
+        return failed
 
     def _key(self, item: Item) -> Key:
         key = key_of(self.ports, self.config, item)
-        padding = row_bytes(self.ports, key) * item.rows - sum(array.nbytes for array in item.request.feed.values())
+        padding = row_bytes(self.ports, key) * item.rows - sum(array.nbytes for array in item.part.feed.values())
         if padding > PADDING_BYTES:
-            raise codec.Rejected("inputs", f"sizes that are padded with {padding} bytes; at most {PADDING_BYTES} are")
+            raise Rejected("inputs", f"sizes that are padded with {padding} bytes; at most {PADDING_BYTES} are")
         return key
 
     def _end(self, output: Output) -> None:
@@ -202,24 +242,25 @@ class BatchEngine:
             if len(batch.items) > 1:
                 return [output for half in batch.halves() for output in self._run(session, half)]
             (item,) = batch.items
-            return [Output(lease=item.lease, last=True, failure=_failure(error), cost=item.rows)]
+            return [Output(lease=item.lease, last=True, failure=_failure(error), cost=item.rows_before + item.rows)]
         return self._split(batch, list(zip(ports, arrays, strict=True)))
 
     def _split(self, batch: Batch, produced: list[tuple[Port, Array]]) -> list[Output]:
         outputs, row = [], 0
         for item in batch.items:
             result = partial(self._respond, item, produced, row)
-            outputs.append(Output(lease=item.lease, result=result, last=True, cost=item.rows))
+            cost = item.rows_before + item.rows
+            outputs.append(Output(lease=item.lease, result=result, last=item.part.last, cost=cost))
             row += item.rows
         return outputs
 
-    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> ModelInferResponse:
+    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Message:
         own = [
             (port, cut(port, array, item, row, self.ports))
             for port, array in produced
-            if not item.request.wanted or port.name in item.request.wanted
+            if not item.part.wanted or port.name in item.part.wanted
         ]
-        return codec.encode(self._model, self._version, item.request.request_id, own)
+        return item.processor.respond(item.part, own)
 
 
 def _is_fatal(error: Exception) -> bool:

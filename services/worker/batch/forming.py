@@ -5,16 +5,16 @@ makes it a buffer of `max_rows` rows, of which a run gets a slice.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from millrace.tensors import BYTES
-from services.worker.batch.codec import Decoded
 from services.worker.batch.config import BatchConfig
 from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
+from services.worker.batch.processor import Part, Processor
 
 Key = tuple[tuple[int, ...], ...]
 """The padded shape of each input, without its rows."""
@@ -24,11 +24,16 @@ BUFFER_BYTES = 1 << 30
 
 @dataclass(slots=True, kw_only=True)
 class Item:
-    """One request."""
+    """One part of one job."""
 
     lease: str
-    request: Decoded
+    processor: Processor
+    part: Part
+    rest: Iterator[Part]
+    """What comes after it."""
     rows: int
+    rows_before: int = 0
+    """Of the job's parts that ran before this one."""
     payload_bytes: int
     since: float
     """When it came, in seconds of the monotonic clock."""
@@ -47,9 +52,9 @@ class Batch:
 
     def wanted(self) -> frozenset[str]:
         """The outputs that any of the requests asks for; empty: all."""
-        if not all(item.request.wanted for item in self.items):
+        if not all(item.part.wanted for item in self.items):
             return frozenset()
-        return frozenset().union(*(item.request.wanted for item in self.items))
+        return frozenset().union(*(item.part.wanted for item in self.items))
 
     def halves(self) -> "list[Batch]":
         """The same requests as two batches."""
@@ -117,15 +122,13 @@ class Forming:
 
     def _feed(self, taken: list[Item], rows: int) -> Feed:
         if not self._buffers:
-            return taken[0].request.feed
+            return taken[0].part.feed
         if not self._ports.batched:
             return self._buffers
         return {name: buffer[self._start : self._start + rows] for name, buffer in self._buffers.items()}
 
     def _fits_as_it_is(self, item: Item) -> bool:
-        return all(
-            item.request.feed[port.name].shape == self._shape(index, item.rows) for index, port in self._inputs()
-        )
+        return all(item.part.feed[port.name].shape == self._shape(index, item.rows) for index, port in self._inputs())
 
     def _lay_out(self, item: Item, row: int) -> None:
         """Copies a request's rows behind the others', the padding around them."""
@@ -133,7 +136,7 @@ class Forming:
             if port.name not in self._buffers:
                 rows = self._max_rows if self._ports.batched else item.rows
                 self._buffers[port.name] = np.empty(self._shape(index, rows), port.dtype)
-            array = item.request.feed[port.name]
+            array = item.part.feed[port.name]
             target = (
                 self._buffers[port.name][row : row + item.rows] if self._ports.batched else self._buffers[port.name]
             )
@@ -153,7 +156,7 @@ def key_of(ports: Ports, config: BatchConfig, item: Item) -> Key:
     return tuple(
         tuple(
             config.padded(dim, size) if isinstance(dim, str) else size
-            for dim, size in zip(port.dims, item.request.feed[port.name].shape, strict=True)
+            for dim, size in zip(port.dims, item.part.feed[port.name].shape, strict=True)
             if dim != ROWS
         )
         for port in ports.inputs
@@ -167,7 +170,7 @@ def row_bytes(ports: Ports, key: Key) -> int:
 
 def cut(port: Port, array: Array, item: Item, row: int, ports: Ports) -> Array:
     """A request's own part of an output: its rows, without what padding added to dimensions named as an input's."""
-    own = tuple(slice(item.request.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
+    own = tuple(slice(item.part.sizes.get(dim) if isinstance(dim, str) else None) for dim in port.dims)
     if ports.batched:
         own = (slice(row, row + item.rows), *own[1:])
     return array[own]
