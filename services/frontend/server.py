@@ -18,6 +18,7 @@ from millrace.queue.connection import Redis
 from services.frontend import fleet, inference, jobs, servicer
 from services.frontend.admission import Admission
 from services.frontend.border import Border
+from services.frontend.catalogue import Catalogue
 from services.frontend.fleet import Fleet
 from services.frontend.http import HttpServer, make_app
 from services.frontend.inference import Inference
@@ -124,7 +125,10 @@ class Frontend:
         self._border = Border(self.metrics, settings.slow_reader_s)
         self._services = {
             servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
-            inference.SERVICE: Inference(admission, relays, self._models, self.readiness, bounds).methods(self._border),
+            inference.SERVICE: {
+                **Catalogue(self._models, self.readiness, bounds).methods(self._border),
+                **Inference(admission, relays, bounds).methods(self._border),
+            },
             jobs.SERVICE: Jobs(self.queue, admission, relays, bounds).methods(self._border),
             fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),
         }
