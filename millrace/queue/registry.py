@@ -38,8 +38,9 @@ class ModelEntry:
     """Its tensors; none where its requests are not tensors."""
     max_batch_size: int = 0
     """Rows that one request may have; 0: the first dimension of its tensors is not a batch."""
-    tasks: tuple[str, ...] = ("generate",)
-    """What kinds of requests it takes, by their fields in SubmitJobRequest."""
+    tasks: tuple[str, ...] = ()
+    """What kinds of requests it takes, by their fields in SubmitJobRequest; where nothing is said, "infer" of a model
+    with tensors, "generate" of another."""
     engine: str = ""
     instances: int = 1
     """Runs at once on one worker."""
@@ -47,6 +48,10 @@ class ModelEntry:
     preferred_rows: tuple[int, ...] = ()
     response_cache: bool = False
     """Whether frontends may answer a request that equals an earlier one out of their cache."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            object.__setattr__(self, "tasks", ("infer",) if self.outputs else ("generate",))
 
     @property
     def model(self) -> ModelVersion:

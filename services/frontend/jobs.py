@@ -21,8 +21,11 @@ from services.frontend.wire import varint
 SERVICE = "millrace.v1.JobService"
 CANCELLED = Ending(code=Code.CANCELLED, reason="CANCELLED", message="the caller cancelled the job")
 OFFSET_TAG, HISTORY_TAG = b"\x08", b"\x39"
-RESULT_TAGS = {"generate": b"\x12", "infer": b"\x32"}
-"""JobResult: offset = 1 (varint), generated = 2 and inferred = 6 (length-delimited), history = 7 (fixed64)."""
+RESULT_TAGS = {"generate": b"\x12", "embed": b"\x1a", "classify": b"\x22", "transcribe": b"\x2a", "infer": b"\x32"}
+"""JobResult: offset = 1 (varint); generated = 2, embedded, classified, transcribed, inferred = 6 (length-delimited);
+history = 7 (fixed64)."""
+WITH_HISTORY = ("generate", "transcribe")
+"""Tasks whose responses have a field for it, where the worker has put it."""
 
 
 class Jobs:
@@ -111,7 +114,7 @@ def _timestamp(milliseconds: int) -> Timestamp:
 
 def wrapping(task: str) -> Encode:
     """Makes a serialised JobResult around a task's serialised response, without parsing it."""
-    tag, has_history = RESULT_TAGS[task], task == "generate"
+    tag, has_history = RESULT_TAGS[task], task in WITH_HISTORY
 
     def wrap(result: Result, body: bytes) -> bytes:
         inner = body if has_history else body[: -history.FIELD_BYTES]

@@ -4,7 +4,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TypeVar, cast
+from typing import Self, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
@@ -25,6 +25,14 @@ DEFAULT_MAX_TOKENS = 256
 """What a completion without max_tokens is taken to cost."""
 LARGEST_CONTEXT = 1 << 20
 """Where a model does not say how long its context is: the most that a generation is taken to cost."""
+CALLS = {
+    "generate": "Generate",
+    "embed": "Embed",
+    "classify": "Classify",
+    "transcribe": "Transcribe",
+    "infer": "ModelInfer",
+}
+"""By the task, the call that it is asked for with."""
 MOST_VIOLATIONS = 10
 """What a refusal names; it travels in the call's trailers, which clients take up to 8 KB of."""
 
@@ -33,6 +41,13 @@ class OtherTask(MillraceError):
     """The model's requests are of another kind, or the kind is not served."""
 
     code = Code.UNIMPLEMENTED
+
+    @classmethod
+    def of(cls, entry: ModelEntry, task: str) -> Self:
+        """The model does not take this task's requests."""
+        taken = " or ".join(CALLS.get(known, known) for known in entry.tasks)
+        text = f"model {entry.name} does not take {CALLS[task]}: it is called by {taken}"
+        return cls(text, reason="TASK_UNIMPLEMENTED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +99,8 @@ class ValidRequest(Asked):
 
     def against(self, entry: ModelEntry) -> "ValidRequest":
         """A completion costs no more than the model's context holds."""
-        if entry.outputs:
-            raise OtherTask(f"model {entry.name} takes tensors: call ModelInfer", reason="TASK_UNIMPLEMENTED")
+        if self.task not in entry.tasks:
+            raise OtherTask.of(entry, self.task)
         most = self.completions * (entry.context_length or LARGEST_CONTEXT)
         return replace(self, cost=min(self.cost, most))
 

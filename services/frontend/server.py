@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from millrace.errors import Unavailable
 from millrace.queue import Durability, Fast, JobQueue, Mailbox, Registry, Replicated, connect
 from millrace.queue.connection import Redis
-from services.frontend import fleet, inference, jobs, servicer
+from services.frontend import fleet, inference, jobs, servicer, tasks
 from services.frontend.admission import Admission
 from services.frontend.border import Border
 from services.frontend.catalogue import Catalogue
@@ -32,11 +32,20 @@ from services.frontend.relay import Relays
 from services.frontend.rules import Bounds
 from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
+from services.frontend.tasks import Tasks
 
 GRACE_S = 1.0
 MESSAGE_LIMITS = 2
 """gRPC takes messages of so many times what a request may have: those between are refused in our own words."""
-SERVICES = (servicer.SERVICE, inference.SERVICE, jobs.SERVICE, fleet.SERVICE)
+SERVICES = (
+    servicer.SERVICE,
+    tasks.EMBEDDING,
+    tasks.CLASSIFICATION,
+    tasks.SPEECH,
+    inference.SERVICE,
+    jobs.SERVICE,
+    fleet.SERVICE,
+)
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
@@ -125,6 +134,7 @@ class Frontend:
         self._border = Border(self.metrics, settings.slow_reader_s)
         self._services = {
             servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
+            **Tasks(admission, relays, bounds).services(self._border),
             inference.SERVICE: {
                 **Catalogue(self._models, self.readiness, bounds).methods(self._border),
                 **Inference(admission, relays, bounds).methods(self._border),

@@ -3,30 +3,44 @@
 from millrace.errors import InvalidRequest, Violation
 from millrace.v1.job_service_pb2 import SubmitJobRequest
 from services.frontend.infer import check_submitted, make_infer
-from services.frontend.parse import Asked, OtherTask, decode, make_options, raise_any, valid_generate
+from services.frontend.parse import Asked, decode, make_options, raise_any, valid_generate
 from services.frontend.rules import Bounds, Violations, check_generate, check_job
+from services.frontend.typed import TYPED, valid_typed
 
 
 def parse_submit(raw: bytes, bounds: Bounds) -> Asked:
-    """Raises InvalidRequest with the violations, and OtherTask for a kind that is not served."""
+    """Raises InvalidRequest with the violations."""
     request = decode(SubmitJobRequest, raw, max(bounds.max_request_bytes, bounds.max_tensor_bytes))
-    kind = request.WhichOneof("task")
-    if kind is None:
+    task = request.WhichOneof("task")
+    if task is None:
         raise InvalidRequest([Violation("task", "is required")])
-    if kind not in ("generate", "infer"):
-        raise OtherTask(f"{kind} is not served as a job", reason="TASK_UNIMPLEMENTED")
-    raise_any(_check_task(request, kind, bounds), check_job(request.job, bounds, attachable=False))
-    if kind == "infer":
+    raise_any(_check_task(request, task, bounds), check_job(request.job, bounds, attachable=False))
+    if task == "infer":
         return make_infer(request.infer, request.infer.SerializeToString(), make_options(request.job, bounds))
-    return valid_generate(request.generate, request.job, bounds)
+    if task == "generate":
+        return valid_generate(request.generate, request.job, bounds)
+    return valid_typed(task, getattr(request, task), request.job, bounds)
 
 
-def _check_task(request: SubmitJobRequest, kind: str, bounds: Bounds) -> Violations:
-    most = bounds.max_tensor_bytes if kind == "infer" else bounds.max_request_bytes
-    if getattr(request, kind).ByteSize() > most:
-        yield Violation(kind, f"has {getattr(request, kind).ByteSize()} bytes, at most {most} are taken")
-    if kind == "generate" and request.generate.HasField("job"):
-        yield Violation("generate.job", "must be unset: the job's options stand beside the task")
-    checked = check_submitted(request.infer) if kind == "infer" else check_generate(request.generate)
-    for violation in checked:
-        yield Violation(f"{kind}.{violation.field}", violation.description)
+def _check_task(request: SubmitJobRequest, task: str, bounds: Bounds) -> Violations:
+    asked = getattr(request, task)
+    if asked.ByteSize() > (most := _most_bytes(task, bounds)):
+        yield Violation(task, f"has {asked.ByteSize()} bytes, at most {most} are taken")
+    if task != "infer" and asked.HasField("job"):
+        yield Violation(f"{task}.job", "must be unset: the job's options stand beside the task")
+    for violation in _check(task, request):
+        yield Violation(f"{task}.{violation.field}", violation.description)
+
+
+def _check(task: str, request: SubmitJobRequest) -> Violations:
+    if task == "infer":
+        return check_submitted(request.infer)
+    if task == "generate":
+        return check_generate(request.generate)
+    return TYPED[task].check(getattr(request, task))
+
+
+def _most_bytes(task: str, bounds: Bounds) -> int:
+    if task == "infer":
+        return bounds.max_tensor_bytes
+    return TYPED[task].most_bytes(bounds) if task in TYPED else bounds.max_request_bytes

@@ -1,0 +1,56 @@
+"""Embeddings, classifications and transcriptions: typed calls, prepared and read out by the worker."""
+
+import uuid
+
+from services.frontend.admission import Admission
+from services.frontend.border import Border, Method
+from services.frontend.call import Call
+from services.frontend.parse import ValidRequest
+from services.frontend.relay import Relays
+from services.frontend.rules import Bounds
+from services.frontend.typed import parse_typed
+
+EMBEDDING = "millrace.v1.EmbeddingService"
+CLASSIFICATION = "millrace.v1.ClassificationService"
+SPEECH = "millrace.v1.SpeechService"
+
+
+class Tasks:
+    """millrace.v1.EmbeddingService, ClassificationService and SpeechService."""
+
+    def __init__(self, admission: Admission, relays: Relays, bounds: Bounds) -> None:
+        self._admission, self._relays, self._bounds = admission, relays, bounds
+
+    def services(self, border: Border) -> dict[str, dict[str, Method]]:
+        return {
+            EMBEDDING: {"Embed": border.unary(f"{EMBEDDING}/Embed", self.embed)},
+            CLASSIFICATION: {"Classify": border.unary(f"{CLASSIFICATION}/Classify", self.classify)},
+            SPEECH: {"Transcribe": border.stream(f"{SPEECH}/Transcribe", self.transcribe)},
+        }
+
+    async def embed(self, raw: bytes, call: Call) -> bytes:
+        return await self.answer(parse_typed("embed", raw, self._bounds), call)
+
+    async def classify(self, raw: bytes, call: Call) -> bytes:
+        return await self.answer(parse_typed("classify", raw, self._bounds), call)
+
+    async def transcribe(self, raw: bytes, call: Call) -> None:
+        request = parse_typed("transcribe", raw, self._bounds)
+        options = request.options
+        call.job_id = options.job_id or uuid.uuid4().hex
+        target = await self._admission.resolve(call.tenant, call.job_id, request)
+        with self._relays.open(target.ref) as stream:
+            ref = await self._relays.submit(call, stream, target, request)
+            await self._relays.run(
+                call, stream, ref, options.position, lambda _, body: body, attached=bool(options.job_id)
+            )
+
+    async def answer(self, request: ValidRequest, call: Call) -> bytes:
+        """resolve → open an inbox → submit → the one result, which the worker has serialised."""
+        call.job_id = request.options.job_id or uuid.uuid4().hex
+        target = await self._admission.resolve(call.tenant, call.job_id, request)
+        with self._relays.open(target.ref) as stream:
+            ref = await self._relays.submit(call, stream, target, request)
+            answer = await self._relays.single(call, stream, ref, attached=bool(request.options.job_id))
+        await call.begin()
+        return answer
