@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from millrace.client import AsyncClient, Client, Completion, Delta, FinishReason, Usage
+    from millrace.client import AsyncClient, Client, Completion, Delta, Embeddings, FinishReason, Label, Segment, Usage
     from millrace.errors import (
         AlreadyExists,
         Code,
@@ -36,18 +36,21 @@ __all__ = [
     "Completion",
     "DataLoss",
     "Delta",
+    "Embeddings",
     "Exhausted",
     "FinishReason",
     "InvalidRequest",
     "JobFailed",
+    "Label",
     "MillraceError",
     "NotFound",
+    "Segment",
     "Unavailable",
     "Usage",
     "Violation",
 ]
 
-_CLIENT = {"AsyncClient", "Client", "Completion", "Delta", "FinishReason", "Usage"}
+_CLIENT = {"AsyncClient", "Client", "Completion", "Delta", "Embeddings", "FinishReason", "Label", "Segment", "Usage"}
 
 if not TYPE_CHECKING:
 

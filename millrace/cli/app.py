@@ -8,9 +8,10 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from millrace.cli import calls
+from millrace.cli import calls, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
+from millrace.cli.options import Address, Model, Tenant
 from millrace.cli.up import Plan, check
 from millrace.cli.up import up as run_fleet
 
@@ -30,10 +31,6 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one.")
 ]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What the processes say.")]
-Address = Annotated[
-    str, typer.Option("--address", metavar="HOST:PORT[,…]", envvar="MILLRACE_ADDRESS", help="Frontends to call.")
-]
-Tenant = Annotated[str, typer.Option("--tenant", envvar="MILLRACE_TENANT", help="On whose behalf.")]
 
 
 @app.command()
@@ -100,7 +97,7 @@ def worker(
 
 @app.command()
 def generate(
-    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    model: Model,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue; - reads standard input.")],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0: always the likeliest token.")] = None,
@@ -167,7 +164,7 @@ def generate(
 
 @app.command()
 def infer(
-    model: Annotated[str, typer.Option("--model", "-m", help="The model's name.")],
+    model: Model,
     inputs: Annotated[
         list[str],
         typer.Option("--input", "-i", metavar="NAME=@FILE|JSON", help="A .npy file as it is, or JSON; one for each."),
@@ -191,6 +188,10 @@ def infer(
     """
     asked = tensors.Asked(model=model, inputs=inputs, outputs=outputs or [], as_json=as_json, stats=stats)
     raise typer.Exit(calls.run(tensors.infer(address, tenant, asked)))
+
+
+for command in (tasks.embed, tasks.classify, tasks.transcribe):
+    app.command()(command)
 
 
 @app.command()

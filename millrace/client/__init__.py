@@ -8,6 +8,7 @@ from millrace.client.infer import Arrays, Inputs
 from millrace.client.request import GenerateOptions, Prompt
 from millrace.client.results import Completion, Delta, FinishReason, Part, Usage
 from millrace.client.sync import Client
+from millrace.client.tasks import Embeddings, Label, Segment
 
 __all__ = [
     "Arrays",
@@ -15,10 +16,13 @@ __all__ = [
     "Client",
     "Completion",
     "Delta",
+    "Embeddings",
     "FinishReason",
     "GenerateOptions",
     "Inputs",
+    "Label",
     "Part",
     "Prompt",
+    "Segment",
     "Usage",
 ]

@@ -15,6 +15,7 @@ from millrace.client.frontends import Frontend
 from millrace.client.infer import Arrays, Deadline, Inputs, check_kind, set_job
 from millrace.client.request import GenerateOptions, PriorityName, Prompt, make_job_options, make_request
 from millrace.client.results import Completion, Delta, to_completion, to_delta
+from millrace.client.typed import TypedTasks
 from millrace.oip.inference_pb2 import ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse
 from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.v1.fleet_pb2 import ListModelsRequest, ListWorkersRequest, Model, Worker
@@ -25,7 +26,7 @@ from millrace.v1.job_service_pb2 import GetJobRequest, Job, JobResult, SubmitJob
 from millrace.v1.job_service_pb2_grpc import JobServiceStub
 
 
-class AsyncClient:
+class AsyncClient(TypedTasks):
     """Speaks to one or more frontends of one service.
 
         async with AsyncClient("127.0.0.1:8001", "127.0.0.1:8011") as client:

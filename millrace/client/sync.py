@@ -10,12 +10,13 @@ from millrace.client.infer import Arrays, Inputs
 from millrace.client.loop import LoopThread
 from millrace.client.request import GenerateOptions, PriorityName, Prompt
 from millrace.client.results import Completion, Delta
+from millrace.client.sync_typed import SyncTypedTasks
 from millrace.oip.inference_pb2 import ModelMetadataResponse
 from millrace.v1.fleet_pb2 import Model, Worker
 from millrace.v1.job_service_pb2 import Job
 
 
-class Client:
+class Client(SyncTypedTasks):
     """Speaks to one or more frontends of one service.
 
         with millrace.Client("127.0.0.1:8001", "127.0.0.1:8011") as client:
