@@ -27,6 +27,8 @@ class Client(SyncTypedTasks):
     cancels what still runs; a call after it raises RuntimeError. All else is as with `AsyncClient`.
     """
 
+    _client: AsyncClient
+
     def __init__(
         self, *addresses: str, tenant: str = "default", retry_s: float = 30.0, retry_exhausted: bool = False
     ) -> None:

@@ -5,825 +5,287 @@ The Open Inference Protocol with Triton's extensions: its package name and field
 wire-compatible.
 """
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import millrace.oip.inference_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from millrace.oip import inference_pb2 as _inference_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_GRPCInferenceServiceServerLiveType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceServerLiveType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerLiveRequest,
-        millrace.oip.inference_pb2.ServerLiveResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerLiveRequest,
-        millrace.oip.inference_pb2.ServerLiveResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerLiveRequest,
-        millrace.oip.inference_pb2.ServerLiveResponse,
-    ],
-)
 
-_GRPCInferenceServiceServerReadyType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceServerReadyType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerReadyRequest,
-        millrace.oip.inference_pb2.ServerReadyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerReadyRequest,
-        millrace.oip.inference_pb2.ServerReadyResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerReadyRequest,
-        millrace.oip.inference_pb2.ServerReadyResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelReadyType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelReadyType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelReadyRequest,
-        millrace.oip.inference_pb2.ModelReadyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelReadyRequest,
-        millrace.oip.inference_pb2.ModelReadyResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelReadyRequest,
-        millrace.oip.inference_pb2.ModelReadyResponse,
-    ],
-)
-
-_GRPCInferenceServiceServerMetadataType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceServerMetadataType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerMetadataRequest,
-        millrace.oip.inference_pb2.ServerMetadataResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerMetadataRequest,
-        millrace.oip.inference_pb2.ServerMetadataResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerMetadataRequest,
-        millrace.oip.inference_pb2.ServerMetadataResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelMetadataType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelMetadataType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelMetadataRequest,
-        millrace.oip.inference_pb2.ModelMetadataResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelMetadataRequest,
-        millrace.oip.inference_pb2.ModelMetadataResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelMetadataRequest,
-        millrace.oip.inference_pb2.ModelMetadataResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelInferType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelInferType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelInferResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelInferResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelInferResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelStreamInferType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelStreamInferType',
-    grpc.StreamStreamMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelStreamInferResponse,
-    ],
-    grpc.aio.StreamStreamMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelStreamInferResponse,
-    ],
-    default=grpc.StreamStreamMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelStreamInferResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelConfigType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelConfigType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelConfigRequest,
-        millrace.oip.inference_pb2.ModelConfigResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelConfigRequest,
-        millrace.oip.inference_pb2.ModelConfigResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelConfigRequest,
-        millrace.oip.inference_pb2.ModelConfigResponse,
-    ],
-)
-
-_GRPCInferenceServiceModelStatisticsType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceModelStatisticsType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelStatisticsRequest,
-        millrace.oip.inference_pb2.ModelStatisticsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelStatisticsRequest,
-        millrace.oip.inference_pb2.ModelStatisticsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelStatisticsRequest,
-        millrace.oip.inference_pb2.ModelStatisticsResponse,
-    ],
-)
-
-_GRPCInferenceServiceRepositoryIndexType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceRepositoryIndexType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryIndexRequest,
-        millrace.oip.inference_pb2.RepositoryIndexResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryIndexRequest,
-        millrace.oip.inference_pb2.RepositoryIndexResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryIndexRequest,
-        millrace.oip.inference_pb2.RepositoryIndexResponse,
-    ],
-)
-
-_GRPCInferenceServiceRepositoryModelLoadType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceRepositoryModelLoadType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-        millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-        millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-        millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-    ],
-)
-
-_GRPCInferenceServiceRepositoryModelUnloadType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceRepositoryModelUnloadType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-        millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-        millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-        millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-    ],
-)
-
-_GRPCInferenceServiceSystemSharedMemoryStatusType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceSystemSharedMemoryStatusType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-    ],
-)
-
-_GRPCInferenceServiceSystemSharedMemoryRegisterType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceSystemSharedMemoryRegisterType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-    ],
-)
-
-_GRPCInferenceServiceSystemSharedMemoryUnregisterType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceSystemSharedMemoryUnregisterType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-    ],
-)
-
-_GRPCInferenceServiceCudaSharedMemoryStatusType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceCudaSharedMemoryStatusType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-    ],
-)
-
-_GRPCInferenceServiceCudaSharedMemoryRegisterType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceCudaSharedMemoryRegisterType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-    ],
-)
-
-_GRPCInferenceServiceCudaSharedMemoryUnregisterType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceCudaSharedMemoryUnregisterType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-    ],
-)
-
-_GRPCInferenceServiceTraceSettingType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceTraceSettingType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.TraceSettingRequest,
-        millrace.oip.inference_pb2.TraceSettingResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.TraceSettingRequest,
-        millrace.oip.inference_pb2.TraceSettingResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.TraceSettingRequest,
-        millrace.oip.inference_pb2.TraceSettingResponse,
-    ],
-)
-
-_GRPCInferenceServiceLogSettingsType = typing_extensions.TypeVar(
-    '_GRPCInferenceServiceLogSettingsType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.LogSettingsRequest,
-        millrace.oip.inference_pb2.LogSettingsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.LogSettingsRequest,
-        millrace.oip.inference_pb2.LogSettingsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.LogSettingsRequest,
-        millrace.oip.inference_pb2.LogSettingsResponse,
-    ],
-)
-
-class GRPCInferenceServiceStub(typing.Generic[_GRPCInferenceServiceServerLiveType, _GRPCInferenceServiceServerReadyType, _GRPCInferenceServiceModelReadyType, _GRPCInferenceServiceServerMetadataType, _GRPCInferenceServiceModelMetadataType, _GRPCInferenceServiceModelInferType, _GRPCInferenceServiceModelStreamInferType, _GRPCInferenceServiceModelConfigType, _GRPCInferenceServiceModelStatisticsType, _GRPCInferenceServiceRepositoryIndexType, _GRPCInferenceServiceRepositoryModelLoadType, _GRPCInferenceServiceRepositoryModelUnloadType, _GRPCInferenceServiceSystemSharedMemoryStatusType, _GRPCInferenceServiceSystemSharedMemoryRegisterType, _GRPCInferenceServiceSystemSharedMemoryUnregisterType, _GRPCInferenceServiceCudaSharedMemoryStatusType, _GRPCInferenceServiceCudaSharedMemoryRegisterType, _GRPCInferenceServiceCudaSharedMemoryUnregisterType, _GRPCInferenceServiceTraceSettingType, _GRPCInferenceServiceLogSettingsType]):
+class GRPCInferenceServiceStub:
     """Runs models over named tensors, and says which there are."""
 
-    @typing.overload
-    def __init__(self: GRPCInferenceServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerLiveRequest,
-            millrace.oip.inference_pb2.ServerLiveResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerReadyRequest,
-            millrace.oip.inference_pb2.ServerReadyResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelReadyRequest,
-            millrace.oip.inference_pb2.ModelReadyResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerMetadataRequest,
-            millrace.oip.inference_pb2.ServerMetadataResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelMetadataRequest,
-            millrace.oip.inference_pb2.ModelMetadataResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelInferRequest,
-            millrace.oip.inference_pb2.ModelInferResponse,
-        ],
-        grpc.StreamStreamMultiCallable[
-            millrace.oip.inference_pb2.ModelInferRequest,
-            millrace.oip.inference_pb2.ModelStreamInferResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelConfigRequest,
-            millrace.oip.inference_pb2.ModelConfigResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelStatisticsRequest,
-            millrace.oip.inference_pb2.ModelStatisticsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryIndexRequest,
-            millrace.oip.inference_pb2.RepositoryIndexResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-            millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-            millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.TraceSettingRequest,
-            millrace.oip.inference_pb2.TraceSettingResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.LogSettingsRequest,
-            millrace.oip.inference_pb2.LogSettingsResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: GRPCInferenceServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerLiveRequest,
-            millrace.oip.inference_pb2.ServerLiveResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerReadyRequest,
-            millrace.oip.inference_pb2.ServerReadyResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelReadyRequest,
-            millrace.oip.inference_pb2.ModelReadyResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ServerMetadataRequest,
-            millrace.oip.inference_pb2.ServerMetadataResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelMetadataRequest,
-            millrace.oip.inference_pb2.ModelMetadataResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelInferRequest,
-            millrace.oip.inference_pb2.ModelInferResponse,
-        ],
-        grpc.aio.StreamStreamMultiCallable[
-            millrace.oip.inference_pb2.ModelInferRequest,
-            millrace.oip.inference_pb2.ModelStreamInferResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelConfigRequest,
-            millrace.oip.inference_pb2.ModelConfigResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.ModelStatisticsRequest,
-            millrace.oip.inference_pb2.ModelStatisticsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryIndexRequest,
-            millrace.oip.inference_pb2.RepositoryIndexResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-            millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-            millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-            millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-            millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.TraceSettingRequest,
-            millrace.oip.inference_pb2.TraceSettingResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.oip.inference_pb2.LogSettingsRequest,
-            millrace.oip.inference_pb2.LogSettingsResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    ServerLive: _GRPCInferenceServiceServerLiveType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> GRPCInferenceServiceAsyncStub: ...
+    ServerLive: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ServerLiveRequest, _inference_pb2.ServerLiveResponse]
     """Whether this frontend runs."""
-
-    ServerReady: _GRPCInferenceServiceServerReadyType
+    ServerReady: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ServerReadyRequest, _inference_pb2.ServerReadyResponse]
     """Whether this frontend can serve now."""
-
-    ModelReady: _GRPCInferenceServiceModelReadyType
+    ModelReady: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ModelReadyRequest, _inference_pb2.ModelReadyResponse]
     """Whether a worker is ready for the model."""
-
-    ServerMetadata: _GRPCInferenceServiceServerMetadataType
-
-    ModelMetadata: _GRPCInferenceServiceModelMetadataType
+    ServerMetadata: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ServerMetadataRequest, _inference_pb2.ServerMetadataResponse]
+    ModelMetadata: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ModelMetadataRequest, _inference_pb2.ModelMetadataResponse]
     """What the model takes and gives."""
-
-    ModelInfer: _GRPCInferenceServiceModelInferType
+    ModelInfer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ModelInferRequest, _inference_pb2.ModelInferResponse]
     """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
     one's job; without it every call is a run of its own.
     """
-
-    ModelStreamInfer: _GRPCInferenceServiceModelStreamInferType
+    ModelStreamInfer: _grpc.StreamStreamMultiCallable[_inference_pb2.ModelInferRequest, _inference_pb2.ModelStreamInferResponse]
     """Runs what comes, and answers as the results come: of a model that generates each piece of text, of others one
     response for each request, in the requests' order. A request that fails is answered with an error_message, and the
     stream goes on.
     """
-
-    ModelConfig: _GRPCInferenceServiceModelConfigType
+    ModelConfig: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ModelConfigRequest, _inference_pb2.ModelConfigResponse]
     """How the model is served."""
-
-    ModelStatistics: _GRPCInferenceServiceModelStatisticsType
+    ModelStatistics: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ModelStatisticsRequest, _inference_pb2.ModelStatisticsResponse]
     """What the model has done, over all workers."""
-
-    RepositoryIndex: _GRPCInferenceServiceRepositoryIndexType
+    RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RepositoryIndexRequest, _inference_pb2.RepositoryIndexResponse]
     """Which models there are, whether they are served or not."""
-
-    RepositoryModelLoad: _GRPCInferenceServiceRepositoryModelLoadType
+    RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RepositoryModelLoadRequest, _inference_pb2.RepositoryModelLoadResponse]
     """Loads a model on every worker of the repository, or loads it anew; answers when all of them have."""
-
-    RepositoryModelUnload: _GRPCInferenceServiceRepositoryModelUnloadType
+    RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_inference_pb2.RepositoryModelUnloadRequest, _inference_pb2.RepositoryModelUnloadResponse]
     """Unloads a model from every worker of the repository; answers when all of them have. What was accepted before is
     done first.
     """
-
-    SystemSharedMemoryStatus: _GRPCInferenceServiceSystemSharedMemoryStatusType
+    SystemSharedMemoryStatus: _grpc.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryStatusRequest, _inference_pb2.SystemSharedMemoryStatusResponse]
     """Shared memory is not served, and not among the extensions: callers and workers are different machines."""
-
-    SystemSharedMemoryRegister: _GRPCInferenceServiceSystemSharedMemoryRegisterType
-
-    SystemSharedMemoryUnregister: _GRPCInferenceServiceSystemSharedMemoryUnregisterType
-
-    CudaSharedMemoryStatus: _GRPCInferenceServiceCudaSharedMemoryStatusType
-
-    CudaSharedMemoryRegister: _GRPCInferenceServiceCudaSharedMemoryRegisterType
-
-    CudaSharedMemoryUnregister: _GRPCInferenceServiceCudaSharedMemoryUnregisterType
-
-    TraceSetting: _GRPCInferenceServiceTraceSettingType
+    SystemSharedMemoryRegister: _grpc.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryRegisterRequest, _inference_pb2.SystemSharedMemoryRegisterResponse]
+    SystemSharedMemoryUnregister: _grpc.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryUnregisterRequest, _inference_pb2.SystemSharedMemoryUnregisterResponse]
+    CudaSharedMemoryStatus: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryStatusRequest, _inference_pb2.CudaSharedMemoryStatusResponse]
+    CudaSharedMemoryRegister: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryRegisterRequest, _inference_pb2.CudaSharedMemoryRegisterResponse]
+    CudaSharedMemoryUnregister: _grpc.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryUnregisterRequest, _inference_pb2.CudaSharedMemoryUnregisterResponse]
+    TraceSetting: _grpc.UnaryUnaryMultiCallable[_inference_pb2.TraceSettingRequest, _inference_pb2.TraceSettingResponse]
     """Reads the frontend's trace settings, and changes those that are given."""
-
-    LogSettings: _GRPCInferenceServiceLogSettingsType
+    LogSettings: _grpc.UnaryUnaryMultiCallable[_inference_pb2.LogSettingsRequest, _inference_pb2.LogSettingsResponse]
     """Reads the frontend's log settings, and changes those that are given."""
 
-GRPCInferenceServiceAsyncStub: typing_extensions.TypeAlias = GRPCInferenceServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerLiveRequest,
-        millrace.oip.inference_pb2.ServerLiveResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerReadyRequest,
-        millrace.oip.inference_pb2.ServerReadyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelReadyRequest,
-        millrace.oip.inference_pb2.ModelReadyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ServerMetadataRequest,
-        millrace.oip.inference_pb2.ServerMetadataResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelMetadataRequest,
-        millrace.oip.inference_pb2.ModelMetadataResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelInferResponse,
-    ],
-    grpc.aio.StreamStreamMultiCallable[
-        millrace.oip.inference_pb2.ModelInferRequest,
-        millrace.oip.inference_pb2.ModelStreamInferResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelConfigRequest,
-        millrace.oip.inference_pb2.ModelConfigResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.ModelStatisticsRequest,
-        millrace.oip.inference_pb2.ModelStatisticsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryIndexRequest,
-        millrace.oip.inference_pb2.RepositoryIndexResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelLoadRequest,
-        millrace.oip.inference_pb2.RepositoryModelLoadResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
-        millrace.oip.inference_pb2.RepositoryModelUnloadResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
-        millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.TraceSettingRequest,
-        millrace.oip.inference_pb2.TraceSettingResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.oip.inference_pb2.LogSettingsRequest,
-        millrace.oip.inference_pb2.LogSettingsResponse,
-    ],
-]
-
-class GRPCInferenceServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """Runs models over named tensors, and says which there are."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ServerLive: _aio.UnaryUnaryMultiCallable[_inference_pb2.ServerLiveRequest, _inference_pb2.ServerLiveResponse]  # type: ignore[assignment]
+    """Whether this frontend runs."""
+    ServerReady: _aio.UnaryUnaryMultiCallable[_inference_pb2.ServerReadyRequest, _inference_pb2.ServerReadyResponse]  # type: ignore[assignment]
+    """Whether this frontend can serve now."""
+    ModelReady: _aio.UnaryUnaryMultiCallable[_inference_pb2.ModelReadyRequest, _inference_pb2.ModelReadyResponse]  # type: ignore[assignment]
+    """Whether a worker is ready for the model."""
+    ServerMetadata: _aio.UnaryUnaryMultiCallable[_inference_pb2.ServerMetadataRequest, _inference_pb2.ServerMetadataResponse]  # type: ignore[assignment]
+    ModelMetadata: _aio.UnaryUnaryMultiCallable[_inference_pb2.ModelMetadataRequest, _inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
+    """What the model takes and gives."""
+    ModelInfer: _aio.UnaryUnaryMultiCallable[_inference_pb2.ModelInferRequest, _inference_pb2.ModelInferResponse]  # type: ignore[assignment]
+    """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
+    one's job; without it every call is a run of its own.
+    """
+    ModelStreamInfer: _aio.StreamStreamMultiCallable[_inference_pb2.ModelInferRequest, _inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
+    """Runs what comes, and answers as the results come: of a model that generates each piece of text, of others one
+    response for each request, in the requests' order. A request that fails is answered with an error_message, and the
+    stream goes on.
+    """
+    ModelConfig: _aio.UnaryUnaryMultiCallable[_inference_pb2.ModelConfigRequest, _inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
+    """How the model is served."""
+    ModelStatistics: _aio.UnaryUnaryMultiCallable[_inference_pb2.ModelStatisticsRequest, _inference_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
+    """What the model has done, over all workers."""
+    RepositoryIndex: _aio.UnaryUnaryMultiCallable[_inference_pb2.RepositoryIndexRequest, _inference_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
+    """Which models there are, whether they are served or not."""
+    RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_inference_pb2.RepositoryModelLoadRequest, _inference_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
+    """Loads a model on every worker of the repository, or loads it anew; answers when all of them have."""
+    RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_inference_pb2.RepositoryModelUnloadRequest, _inference_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
+    """Unloads a model from every worker of the repository; answers when all of them have. What was accepted before is
+    done first.
+    """
+    SystemSharedMemoryStatus: _aio.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryStatusRequest, _inference_pb2.SystemSharedMemoryStatusResponse]  # type: ignore[assignment]
+    """Shared memory is not served, and not among the extensions: callers and workers are different machines."""
+    SystemSharedMemoryRegister: _aio.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryRegisterRequest, _inference_pb2.SystemSharedMemoryRegisterResponse]  # type: ignore[assignment]
+    SystemSharedMemoryUnregister: _aio.UnaryUnaryMultiCallable[_inference_pb2.SystemSharedMemoryUnregisterRequest, _inference_pb2.SystemSharedMemoryUnregisterResponse]  # type: ignore[assignment]
+    CudaSharedMemoryStatus: _aio.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryStatusRequest, _inference_pb2.CudaSharedMemoryStatusResponse]  # type: ignore[assignment]
+    CudaSharedMemoryRegister: _aio.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryRegisterRequest, _inference_pb2.CudaSharedMemoryRegisterResponse]  # type: ignore[assignment]
+    CudaSharedMemoryUnregister: _aio.UnaryUnaryMultiCallable[_inference_pb2.CudaSharedMemoryUnregisterRequest, _inference_pb2.CudaSharedMemoryUnregisterResponse]  # type: ignore[assignment]
+    TraceSetting: _aio.UnaryUnaryMultiCallable[_inference_pb2.TraceSettingRequest, _inference_pb2.TraceSettingResponse]  # type: ignore[assignment]
+    """Reads the frontend's trace settings, and changes those that are given."""
+    LogSettings: _aio.UnaryUnaryMultiCallable[_inference_pb2.LogSettingsRequest, _inference_pb2.LogSettingsResponse]  # type: ignore[assignment]
+    """Reads the frontend's log settings, and changes those that are given."""
+
+class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Runs models over named tensors, and says which there are."""
+
+    @_abc_1.abstractmethod
     def ServerLive(
         self,
-        request: millrace.oip.inference_pb2.ServerLiveRequest,
+        request: _inference_pb2.ServerLiveRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ServerLiveResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerLiveResponse]]:
+    ) -> _typing.Union[_inference_pb2.ServerLiveResponse, _abc.Awaitable[_inference_pb2.ServerLiveResponse]]:
         """Whether this frontend runs."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ServerReady(
         self,
-        request: millrace.oip.inference_pb2.ServerReadyRequest,
+        request: _inference_pb2.ServerReadyRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ServerReadyResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerReadyResponse]]:
+    ) -> _typing.Union[_inference_pb2.ServerReadyResponse, _abc.Awaitable[_inference_pb2.ServerReadyResponse]]:
         """Whether this frontend can serve now."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelReady(
         self,
-        request: millrace.oip.inference_pb2.ModelReadyRequest,
+        request: _inference_pb2.ModelReadyRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ModelReadyResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelReadyResponse]]:
+    ) -> _typing.Union[_inference_pb2.ModelReadyResponse, _abc.Awaitable[_inference_pb2.ModelReadyResponse]]:
         """Whether a worker is ready for the model."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ServerMetadata(
         self,
-        request: millrace.oip.inference_pb2.ServerMetadataRequest,
+        request: _inference_pb2.ServerMetadataRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ServerMetadataResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ServerMetadataResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.ServerMetadataResponse, _abc.Awaitable[_inference_pb2.ServerMetadataResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelMetadata(
         self,
-        request: millrace.oip.inference_pb2.ModelMetadataRequest,
+        request: _inference_pb2.ModelMetadataRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ModelMetadataResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelMetadataResponse]]:
+    ) -> _typing.Union[_inference_pb2.ModelMetadataResponse, _abc.Awaitable[_inference_pb2.ModelMetadataResponse]]:
         """What the model takes and gives."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelInfer(
         self,
-        request: millrace.oip.inference_pb2.ModelInferRequest,
+        request: _inference_pb2.ModelInferRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ModelInferResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelInferResponse]]:
+    ) -> _typing.Union[_inference_pb2.ModelInferResponse, _abc.Awaitable[_inference_pb2.ModelInferResponse]]:
         """Runs the model once. With the parameter `millrace_job_id` a second call with the same inputs attaches to the first
         one's job; without it every call is a run of its own.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelStreamInfer(
         self,
-        request_iterator: _MaybeAsyncIterator[millrace.oip.inference_pb2.ModelInferRequest],
+        request_iterator: _MaybeAsyncIterator[_inference_pb2.ModelInferRequest],
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[millrace.oip.inference_pb2.ModelStreamInferResponse], collections.abc.AsyncIterator[millrace.oip.inference_pb2.ModelStreamInferResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_inference_pb2.ModelStreamInferResponse], _abc.AsyncIterator[_inference_pb2.ModelStreamInferResponse]]:
         """Runs what comes, and answers as the results come: of a model that generates each piece of text, of others one
         response for each request, in the requests' order. A request that fails is answered with an error_message, and the
         stream goes on.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelConfig(
         self,
-        request: millrace.oip.inference_pb2.ModelConfigRequest,
+        request: _inference_pb2.ModelConfigRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ModelConfigResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelConfigResponse]]:
+    ) -> _typing.Union[_inference_pb2.ModelConfigResponse, _abc.Awaitable[_inference_pb2.ModelConfigResponse]]:
         """How the model is served."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ModelStatistics(
         self,
-        request: millrace.oip.inference_pb2.ModelStatisticsRequest,
+        request: _inference_pb2.ModelStatisticsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.ModelStatisticsResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.ModelStatisticsResponse]]:
+    ) -> _typing.Union[_inference_pb2.ModelStatisticsResponse, _abc.Awaitable[_inference_pb2.ModelStatisticsResponse]]:
         """What the model has done, over all workers."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RepositoryIndex(
         self,
-        request: millrace.oip.inference_pb2.RepositoryIndexRequest,
+        request: _inference_pb2.RepositoryIndexRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.RepositoryIndexResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.RepositoryIndexResponse]]:
+    ) -> _typing.Union[_inference_pb2.RepositoryIndexResponse, _abc.Awaitable[_inference_pb2.RepositoryIndexResponse]]:
         """Which models there are, whether they are served or not."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RepositoryModelLoad(
         self,
-        request: millrace.oip.inference_pb2.RepositoryModelLoadRequest,
+        request: _inference_pb2.RepositoryModelLoadRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.RepositoryModelLoadResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.RepositoryModelLoadResponse]]:
+    ) -> _typing.Union[_inference_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_inference_pb2.RepositoryModelLoadResponse]]:
         """Loads a model on every worker of the repository, or loads it anew; answers when all of them have."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def RepositoryModelUnload(
         self,
-        request: millrace.oip.inference_pb2.RepositoryModelUnloadRequest,
+        request: _inference_pb2.RepositoryModelUnloadRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.RepositoryModelUnloadResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.RepositoryModelUnloadResponse]]:
+    ) -> _typing.Union[_inference_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_inference_pb2.RepositoryModelUnloadResponse]]:
         """Unloads a model from every worker of the repository; answers when all of them have. What was accepted before is
         done first.
         """
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def SystemSharedMemoryStatus(
         self,
-        request: millrace.oip.inference_pb2.SystemSharedMemoryStatusRequest,
+        request: _inference_pb2.SystemSharedMemoryStatusRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.SystemSharedMemoryStatusResponse]]:
+    ) -> _typing.Union[_inference_pb2.SystemSharedMemoryStatusResponse, _abc.Awaitable[_inference_pb2.SystemSharedMemoryStatusResponse]]:
         """Shared memory is not served, and not among the extensions: callers and workers are different machines."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def SystemSharedMemoryRegister(
         self,
-        request: millrace.oip.inference_pb2.SystemSharedMemoryRegisterRequest,
+        request: _inference_pb2.SystemSharedMemoryRegisterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.SystemSharedMemoryRegisterResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.SystemSharedMemoryRegisterResponse, _abc.Awaitable[_inference_pb2.SystemSharedMemoryRegisterResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def SystemSharedMemoryUnregister(
         self,
-        request: millrace.oip.inference_pb2.SystemSharedMemoryUnregisterRequest,
+        request: _inference_pb2.SystemSharedMemoryUnregisterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.SystemSharedMemoryUnregisterResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.SystemSharedMemoryUnregisterResponse, _abc.Awaitable[_inference_pb2.SystemSharedMemoryUnregisterResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CudaSharedMemoryStatus(
         self,
-        request: millrace.oip.inference_pb2.CudaSharedMemoryStatusRequest,
+        request: _inference_pb2.CudaSharedMemoryStatusRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.CudaSharedMemoryStatusResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.CudaSharedMemoryStatusResponse, _abc.Awaitable[_inference_pb2.CudaSharedMemoryStatusResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CudaSharedMemoryRegister(
         self,
-        request: millrace.oip.inference_pb2.CudaSharedMemoryRegisterRequest,
+        request: _inference_pb2.CudaSharedMemoryRegisterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.CudaSharedMemoryRegisterResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.CudaSharedMemoryRegisterResponse, _abc.Awaitable[_inference_pb2.CudaSharedMemoryRegisterResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CudaSharedMemoryUnregister(
         self,
-        request: millrace.oip.inference_pb2.CudaSharedMemoryUnregisterRequest,
+        request: _inference_pb2.CudaSharedMemoryUnregisterRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.CudaSharedMemoryUnregisterResponse]]: ...
+    ) -> _typing.Union[_inference_pb2.CudaSharedMemoryUnregisterResponse, _abc.Awaitable[_inference_pb2.CudaSharedMemoryUnregisterResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def TraceSetting(
         self,
-        request: millrace.oip.inference_pb2.TraceSettingRequest,
+        request: _inference_pb2.TraceSettingRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.TraceSettingResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.TraceSettingResponse]]:
+    ) -> _typing.Union[_inference_pb2.TraceSettingResponse, _abc.Awaitable[_inference_pb2.TraceSettingResponse]]:
         """Reads the frontend's trace settings, and changes those that are given."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def LogSettings(
         self,
-        request: millrace.oip.inference_pb2.LogSettingsRequest,
+        request: _inference_pb2.LogSettingsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.oip.inference_pb2.LogSettingsResponse, collections.abc.Awaitable[millrace.oip.inference_pb2.LogSettingsResponse]]:
+    ) -> _typing.Union[_inference_pb2.LogSettingsResponse, _abc.Awaitable[_inference_pb2.LogSettingsResponse]]:
         """Reads the frontend's log settings, and changes those that are given."""
 
-def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

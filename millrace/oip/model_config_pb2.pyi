@@ -5,28 +5,28 @@ How a model is served, as Triton's clients read it: the part of Triton's model c
 under its names and field numbers.
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _DataType:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _DataTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     TYPE_INVALID: _DataType.ValueType  # 0
     TYPE_BOOL: _DataType.ValueType  # 1
     TYPE_UINT8: _DataType.ValueType  # 2
@@ -62,193 +62,221 @@ TYPE_FP64: DataType.ValueType  # 12
 TYPE_STRING: DataType.ValueType  # 13
 """BYTES."""
 TYPE_BF16: DataType.ValueType  # 14
-Global___DataType: typing_extensions.TypeAlias = DataType
+Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
-@typing.final
-class ModelConfig(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelConfig(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class ParametersEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class ParametersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.str
-        @property
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
         def value(self) -> Global___ModelParameter: ...
         def __init__(
             self,
             *,
-            key: builtins.str = ...,
+            key: _builtins.str = ...,
             value: Global___ModelParameter | None = ...,
         ) -> None: ...
-        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    NAME_FIELD_NUMBER: builtins.int
-    PLATFORM_FIELD_NUMBER: builtins.int
-    BACKEND_FIELD_NUMBER: builtins.int
-    VERSION_POLICY_FIELD_NUMBER: builtins.int
-    MAX_BATCH_SIZE_FIELD_NUMBER: builtins.int
-    INPUT_FIELD_NUMBER: builtins.int
-    OUTPUT_FIELD_NUMBER: builtins.int
-    DYNAMIC_BATCHING_FIELD_NUMBER: builtins.int
-    INSTANCE_GROUP_FIELD_NUMBER: builtins.int
-    PARAMETERS_FIELD_NUMBER: builtins.int
-    MODEL_TRANSACTION_POLICY_FIELD_NUMBER: builtins.int
-    RESPONSE_CACHE_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    platform: builtins.str
-    backend: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
+    BACKEND_FIELD_NUMBER: _builtins.int
+    VERSION_POLICY_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    DYNAMIC_BATCHING_FIELD_NUMBER: _builtins.int
+    INSTANCE_GROUP_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _builtins.int
+    RESPONSE_CACHE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    platform: _builtins.str
+    backend: _builtins.str
     """The engine."""
-    max_batch_size: builtins.int
+    max_batch_size: _builtins.int
     """Rows that one request may have; 0: the first dimension is not a batch."""
-    @property
+    @_builtins.property
     def version_policy(self) -> Global___ModelVersionPolicy: ...
-    @property
-    def input(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelInput]: ...
-    @property
-    def output(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelOutput]: ...
-    @property
+    @_builtins.property
+    def input(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInput]: ...
+    @_builtins.property
+    def output(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]: ...
+    @_builtins.property
     def dynamic_batching(self) -> Global___ModelDynamicBatching: ...
-    @property
-    def instance_group(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModelInstanceGroup]: ...
-    @property
-    def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___ModelParameter]: ...
-    @property
+    @_builtins.property
+    def instance_group(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelInstanceGroup]: ...
+    @_builtins.property
+    def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelParameter]: ...
+    @_builtins.property
     def model_transaction_policy(self) -> Global___ModelTransactionPolicy: ...
-    @property
+    @_builtins.property
     def response_cache(self) -> Global___ModelResponseCache: ...
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
-        platform: builtins.str = ...,
-        backend: builtins.str = ...,
+        name: _builtins.str = ...,
+        platform: _builtins.str = ...,
+        backend: _builtins.str = ...,
         version_policy: Global___ModelVersionPolicy | None = ...,
-        max_batch_size: builtins.int = ...,
-        input: collections.abc.Iterable[Global___ModelInput] | None = ...,
-        output: collections.abc.Iterable[Global___ModelOutput] | None = ...,
+        max_batch_size: _builtins.int = ...,
+        input: _abc.Iterable[Global___ModelInput] | None = ...,
+        output: _abc.Iterable[Global___ModelOutput] | None = ...,
         dynamic_batching: Global___ModelDynamicBatching | None = ...,
-        instance_group: collections.abc.Iterable[Global___ModelInstanceGroup] | None = ...,
-        parameters: collections.abc.Mapping[builtins.str, Global___ModelParameter] | None = ...,
+        instance_group: _abc.Iterable[Global___ModelInstanceGroup] | None = ...,
+        parameters: _abc.Mapping[_builtins.str, Global___ModelParameter] | None = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
         response_cache: Global___ModelResponseCache | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["scheduling_choice", b"scheduling_choice"]) -> typing.Literal["dynamic_batching"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "response_cache", b"response_cache", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_scheduling_choice: _TypeAlias = _typing.Literal["dynamic_batching"]  # noqa: Y015
+    _WhichOneofArgType_scheduling_choice: _TypeAlias = _typing.Literal["scheduling_choice", b"scheduling_choice"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_scheduling_choice) -> _WhichOneofReturnType_scheduling_choice | None: ...
 
-Global___ModelConfig: typing_extensions.TypeAlias = ModelConfig
+Global___ModelConfig: _TypeAlias = ModelConfig  # noqa: Y015
 
-@typing.final
-class ModelInput(google.protobuf.message.Message):
+@_typing.final
+class ModelInput(_message.Message):
     """Where max_batch_size is not 0, dims leave out the batch's."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    DATA_TYPE_FIELD_NUMBER: builtins.int
-    DIMS_FIELD_NUMBER: builtins.int
-    ALLOW_RAGGED_BATCH_FIELD_NUMBER: builtins.int
-    OPTIONAL_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    DIMS_FIELD_NUMBER: _builtins.int
+    ALLOW_RAGGED_BATCH_FIELD_NUMBER: _builtins.int
+    OPTIONAL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     data_type: Global___DataType.ValueType
-    allow_ragged_batch: builtins.bool
-    optional: builtins.bool
-    @property
-    def dims(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    allow_ragged_batch: _builtins.bool
+    optional: _builtins.bool
+    @_builtins.property
+    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
+        name: _builtins.str = ...,
         data_type: Global___DataType.ValueType = ...,
-        dims: collections.abc.Iterable[builtins.int] | None = ...,
-        allow_ragged_batch: builtins.bool = ...,
-        optional: builtins.bool = ...,
+        dims: _abc.Iterable[_builtins.int] | None = ...,
+        allow_ragged_batch: _builtins.bool = ...,
+        optional: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allow_ragged_batch", b"allow_ragged_batch", "data_type", b"data_type", "dims", b"dims", "name", b"name", "optional", b"optional"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_ragged_batch", b"allow_ragged_batch", "data_type", b"data_type", "dims", b"dims", "name", b"name", "optional", b"optional"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelInput: typing_extensions.TypeAlias = ModelInput
+Global___ModelInput: _TypeAlias = ModelInput  # noqa: Y015
 
-@typing.final
-class ModelOutput(google.protobuf.message.Message):
+@_typing.final
+class ModelOutput(_message.Message):
     """Where max_batch_size is not 0, dims leave out the batch's."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    DATA_TYPE_FIELD_NUMBER: builtins.int
-    DIMS_FIELD_NUMBER: builtins.int
-    LABEL_FILENAME_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    DATA_TYPE_FIELD_NUMBER: _builtins.int
+    DIMS_FIELD_NUMBER: _builtins.int
+    LABEL_FILENAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     data_type: Global___DataType.ValueType
-    label_filename: builtins.str
+    label_filename: _builtins.str
     """The file that names the classes, where there is one."""
-    @property
-    def dims(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @_builtins.property
+    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
+        name: _builtins.str = ...,
         data_type: Global___DataType.ValueType = ...,
-        dims: collections.abc.Iterable[builtins.int] | None = ...,
-        label_filename: builtins.str = ...,
+        dims: _abc.Iterable[_builtins.int] | None = ...,
+        label_filename: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_type", b"data_type", "dims", b"dims", "label_filename", b"label_filename", "name", b"name"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "dims", b"dims", "label_filename", b"label_filename", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelOutput: typing_extensions.TypeAlias = ModelOutput
+Global___ModelOutput: _TypeAlias = ModelOutput  # noqa: Y015
 
-@typing.final
-class ModelVersionPolicy(google.protobuf.message.Message):
+@_typing.final
+class ModelVersionPolicy(_message.Message):
     """Which of the versions in the repository are served."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Latest(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Latest(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        NUM_VERSIONS_FIELD_NUMBER: builtins.int
-        num_versions: builtins.int
+        NUM_VERSIONS_FIELD_NUMBER: _builtins.int
+        num_versions: _builtins.int
         def __init__(
             self,
             *,
-            num_versions: builtins.int = ...,
+            num_versions: _builtins.int = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["num_versions", b"num_versions"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["num_versions", b"num_versions"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @typing.final
-    class All(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class All(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
         def __init__(
             self,
         ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @typing.final
-    class Specific(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Specific(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        VERSIONS_FIELD_NUMBER: builtins.int
-        @property
-        def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+        VERSIONS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
         def __init__(
             self,
             *,
-            versions: collections.abc.Iterable[builtins.int] | None = ...,
+            versions: _abc.Iterable[_builtins.int] | None = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["versions", b"versions"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    LATEST_FIELD_NUMBER: builtins.int
-    ALL_FIELD_NUMBER: builtins.int
-    SPECIFIC_FIELD_NUMBER: builtins.int
-    @property
+    LATEST_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    SPECIFIC_FIELD_NUMBER: _builtins.int
+    @_builtins.property
     def latest(self) -> Global___ModelVersionPolicy.Latest: ...
-    @property
+    @_builtins.property
     def all(self) -> Global___ModelVersionPolicy.All: ...
-    @property
+    @_builtins.property
     def specific(self) -> Global___ModelVersionPolicy.Specific: ...
     def __init__(
         self,
@@ -257,51 +285,59 @@ class ModelVersionPolicy(google.protobuf.message.Message):
         all: Global___ModelVersionPolicy.All | None = ...,
         specific: Global___ModelVersionPolicy.Specific | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["all", b"all", "latest", b"latest", "policy_choice", b"policy_choice", "specific", b"specific"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["all", b"all", "latest", b"latest", "policy_choice", b"policy_choice", "specific", b"specific"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["policy_choice", b"policy_choice"]) -> typing.Literal["latest", "all", "specific"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "latest", b"latest", "policy_choice", b"policy_choice", "specific", b"specific"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "latest", b"latest", "policy_choice", b"policy_choice", "specific", b"specific"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_policy_choice: _TypeAlias = _typing.Literal["latest", "all", "specific"]  # noqa: Y015
+    _WhichOneofArgType_policy_choice: _TypeAlias = _typing.Literal["policy_choice", b"policy_choice"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_policy_choice) -> _WhichOneofReturnType_policy_choice | None: ...
 
-Global___ModelVersionPolicy: typing_extensions.TypeAlias = ModelVersionPolicy
+Global___ModelVersionPolicy: _TypeAlias = ModelVersionPolicy  # noqa: Y015
 
-@typing.final
-class ModelDynamicBatching(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelDynamicBatching(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PREFERRED_BATCH_SIZE_FIELD_NUMBER: builtins.int
-    MAX_QUEUE_DELAY_MICROSECONDS_FIELD_NUMBER: builtins.int
-    PRESERVE_ORDERING_FIELD_NUMBER: builtins.int
-    PRIORITY_LEVELS_FIELD_NUMBER: builtins.int
-    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: builtins.int
-    max_queue_delay_microseconds: builtins.int
-    preserve_ordering: builtins.bool
-    priority_levels: builtins.int
+    PREFERRED_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_DELAY_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    PRESERVE_ORDERING_FIELD_NUMBER: _builtins.int
+    PRIORITY_LEVELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: _builtins.int
+    max_queue_delay_microseconds: _builtins.int
+    preserve_ordering: _builtins.bool
+    priority_levels: _builtins.int
     """Triton's levels, 1 the highest."""
-    default_priority_level: builtins.int
-    @property
-    def preferred_batch_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    default_priority_level: _builtins.int
+    @_builtins.property
+    def preferred_batch_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        preferred_batch_size: collections.abc.Iterable[builtins.int] | None = ...,
-        max_queue_delay_microseconds: builtins.int = ...,
-        preserve_ordering: builtins.bool = ...,
-        priority_levels: builtins.int = ...,
-        default_priority_level: builtins.int = ...,
+        preferred_batch_size: _abc.Iterable[_builtins.int] | None = ...,
+        max_queue_delay_microseconds: _builtins.int = ...,
+        preserve_ordering: _builtins.bool = ...,
+        priority_levels: _builtins.int = ...,
+        default_priority_level: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["default_priority_level", b"default_priority_level", "max_queue_delay_microseconds", b"max_queue_delay_microseconds", "preferred_batch_size", b"preferred_batch_size", "preserve_ordering", b"preserve_ordering", "priority_levels", b"priority_levels"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_priority_level", b"default_priority_level", "max_queue_delay_microseconds", b"max_queue_delay_microseconds", "preferred_batch_size", b"preferred_batch_size", "preserve_ordering", b"preserve_ordering", "priority_levels", b"priority_levels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelDynamicBatching: typing_extensions.TypeAlias = ModelDynamicBatching
+Global___ModelDynamicBatching: _TypeAlias = ModelDynamicBatching  # noqa: Y015
 
-@typing.final
-class ModelInstanceGroup(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelInstanceGroup(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _Kind:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ModelInstanceGroup._Kind.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelInstanceGroup._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_AUTO: ModelInstanceGroup._Kind.ValueType  # 0
         KIND_GPU: ModelInstanceGroup._Kind.ValueType  # 1
         KIND_CPU: ModelInstanceGroup._Kind.ValueType  # 2
@@ -313,66 +349,82 @@ class ModelInstanceGroup(google.protobuf.message.Message):
     KIND_CPU: ModelInstanceGroup.Kind.ValueType  # 2
     KIND_MODEL: ModelInstanceGroup.Kind.ValueType  # 3
 
-    NAME_FIELD_NUMBER: builtins.int
-    KIND_FIELD_NUMBER: builtins.int
-    COUNT_FIELD_NUMBER: builtins.int
-    name: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     kind: Global___ModelInstanceGroup.Kind.ValueType
-    count: builtins.int
+    count: _builtins.int
     """Runs at once."""
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
+        name: _builtins.str = ...,
         kind: Global___ModelInstanceGroup.Kind.ValueType = ...,
-        count: builtins.int = ...,
+        count: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["count", b"count", "kind", b"kind", "name", b"name"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelInstanceGroup: typing_extensions.TypeAlias = ModelInstanceGroup
+Global___ModelInstanceGroup: _TypeAlias = ModelInstanceGroup  # noqa: Y015
 
-@typing.final
-class ModelParameter(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelParameter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    STRING_VALUE_FIELD_NUMBER: builtins.int
-    string_value: builtins.str
+    STRING_VALUE_FIELD_NUMBER: _builtins.int
+    string_value: _builtins.str
     def __init__(
         self,
         *,
-        string_value: builtins.str = ...,
+        string_value: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["string_value", b"string_value"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["string_value", b"string_value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelParameter: typing_extensions.TypeAlias = ModelParameter
+Global___ModelParameter: _TypeAlias = ModelParameter  # noqa: Y015
 
-@typing.final
-class ModelTransactionPolicy(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelTransactionPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    DECOUPLED_FIELD_NUMBER: builtins.int
-    decoupled: builtins.bool
+    DECOUPLED_FIELD_NUMBER: _builtins.int
+    decoupled: _builtins.bool
     """Whether a request has more than one response."""
     def __init__(
         self,
         *,
-        decoupled: builtins.bool = ...,
+        decoupled: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["decoupled", b"decoupled"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decoupled", b"decoupled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelTransactionPolicy: typing_extensions.TypeAlias = ModelTransactionPolicy
+Global___ModelTransactionPolicy: _TypeAlias = ModelTransactionPolicy  # noqa: Y015
 
-@typing.final
-class ModelResponseCache(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ModelResponseCache(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    ENABLE_FIELD_NUMBER: builtins.int
-    enable: builtins.bool
+    ENABLE_FIELD_NUMBER: _builtins.int
+    enable: _builtins.bool
     def __init__(
         self,
         *,
-        enable: builtins.bool = ...,
+        enable: _builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["enable", b"enable"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enable", b"enable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelResponseCache: typing_extensions.TypeAlias = ModelResponseCache
+Global___ModelResponseCache: _TypeAlias = ModelResponseCache  # noqa: Y015

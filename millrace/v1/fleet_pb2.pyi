@@ -3,131 +3,152 @@
 isort:skip_file
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.duration_pb2
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class ListModelsRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ListModelsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListModelsRequest: typing_extensions.TypeAlias = ListModelsRequest
+Global___ListModelsRequest: _TypeAlias = ListModelsRequest  # noqa: Y015
 
-@typing.final
-class ListModelsResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ListModelsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODELS_FIELD_NUMBER: builtins.int
-    @property
-    def models(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Model]: ...
+    MODELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     def __init__(
         self,
         *,
-        models: collections.abc.Iterable[Global___Model] | None = ...,
+        models: _abc.Iterable[Global___Model] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["models", b"models"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListModelsResponse: typing_extensions.TypeAlias = ListModelsResponse
+Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
 
-@typing.final
-class Model(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Model(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    NAME_FIELD_NUMBER: builtins.int
-    VERSIONS_FIELD_NUMBER: builtins.int
-    TASK_FIELD_NUMBER: builtins.int
-    READY_WORKERS_FIELD_NUMBER: builtins.int
-    WAITING_JOBS_FIELD_NUMBER: builtins.int
-    RUNNING_JOBS_FIELD_NUMBER: builtins.int
-    ESTIMATED_WAIT_FIELD_NUMBER: builtins.int
-    CONTEXT_LENGTH_FIELD_NUMBER: builtins.int
-    name: builtins.str
-    task: builtins.str
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    READY_WORKERS_FIELD_NUMBER: _builtins.int
+    WAITING_JOBS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_WAIT_FIELD_NUMBER: _builtins.int
+    CONTEXT_LENGTH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    task: _builtins.str
     """"text-generation", "text-embedding", "text-classification", "image-classification", "audio-classification",
     "speech-recognition" or "tensor".
     """
-    ready_workers: builtins.int
+    ready_workers: _builtins.int
     """Workers that are ready for it."""
-    waiting_jobs: builtins.int
-    running_jobs: builtins.int
-    context_length: builtins.int
+    waiting_jobs: _builtins.int
+    running_jobs: _builtins.int
+    context_length: _builtins.int
     """For generation: the longest prompt plus output, in tokens. 0 elsewhere."""
-    @property
-    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
-    @property
-    def estimated_wait(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def estimated_wait(self) -> _duration_pb2.Duration:
         """What a job submitted now at standard priority would wait, estimated from the measured rate."""
 
     def __init__(
         self,
         *,
-        name: builtins.str = ...,
-        versions: collections.abc.Iterable[builtins.str] | None = ...,
-        task: builtins.str = ...,
-        ready_workers: builtins.int = ...,
-        waiting_jobs: builtins.int = ...,
-        running_jobs: builtins.int = ...,
-        estimated_wait: google.protobuf.duration_pb2.Duration | None = ...,
-        context_length: builtins.int = ...,
+        name: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+        task: _builtins.str = ...,
+        ready_workers: _builtins.int = ...,
+        waiting_jobs: _builtins.int = ...,
+        running_jobs: _builtins.int = ...,
+        estimated_wait: _duration_pb2.Duration | None = ...,
+        context_length: _builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["estimated_wait", b"estimated_wait"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["context_length", b"context_length", "estimated_wait", b"estimated_wait", "name", b"name", "ready_workers", b"ready_workers", "running_jobs", b"running_jobs", "task", b"task", "versions", b"versions", "waiting_jobs", b"waiting_jobs"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_wait", b"estimated_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "estimated_wait", b"estimated_wait", "name", b"name", "ready_workers", b"ready_workers", "running_jobs", b"running_jobs", "task", b"task", "versions", b"versions", "waiting_jobs", b"waiting_jobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Model: typing_extensions.TypeAlias = Model
+Global___Model: _TypeAlias = Model  # noqa: Y015
 
-@typing.final
-class ListWorkersRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ListWorkersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
         self,
     ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListWorkersRequest: typing_extensions.TypeAlias = ListWorkersRequest
+Global___ListWorkersRequest: _TypeAlias = ListWorkersRequest  # noqa: Y015
 
-@typing.final
-class ListWorkersResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ListWorkersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    WORKERS_FIELD_NUMBER: builtins.int
-    @property
-    def workers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
+    WORKERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
     def __init__(
         self,
         *,
-        workers: collections.abc.Iterable[Global___Worker] | None = ...,
+        workers: _abc.Iterable[Global___Worker] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["workers", b"workers"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListWorkersResponse: typing_extensions.TypeAlias = ListWorkersResponse
+Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
 
-@typing.final
-class Worker(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Worker(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Worker._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Worker._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Worker._State.ValueType  # 0
         STATE_LOADING: Worker._State.ValueType  # 1
         STATE_READY: Worker._State.ValueType  # 2
@@ -139,41 +160,45 @@ class Worker(google.protobuf.message.Message):
     STATE_READY: Worker.State.ValueType  # 2
     STATE_DRAINING: Worker.State.ValueType  # 3
 
-    WORKER_ID_FIELD_NUMBER: builtins.int
-    DEVICE_FIELD_NUMBER: builtins.int
-    EXECUTION_PROVIDER_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    MODELS_FIELD_NUMBER: builtins.int
-    RUNNING_JOBS_FIELD_NUMBER: builtins.int
-    FREE_SLOTS_FIELD_NUMBER: builtins.int
-    MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
-    MEMORY_TOTAL_BYTES_FIELD_NUMBER: builtins.int
-    worker_id: builtins.str
-    device: builtins.str
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    EXECUTION_PROVIDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    RUNNING_JOBS_FIELD_NUMBER: _builtins.int
+    FREE_SLOTS_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_TOTAL_BYTES_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    device: _builtins.str
     """"NVIDIA H200", "CPU"."""
-    execution_provider: builtins.str
+    execution_provider: _builtins.str
     """"CUDAExecutionProvider", "CPUExecutionProvider"."""
     state: Global___Worker.State.ValueType
-    running_jobs: builtins.int
-    free_slots: builtins.int
+    running_jobs: _builtins.int
+    free_slots: _builtins.int
     """Jobs that it could take now."""
-    memory_used_bytes: builtins.int
-    memory_total_bytes: builtins.int
-    @property
-    def models(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    memory_used_bytes: _builtins.int
+    memory_total_bytes: _builtins.int
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
-        worker_id: builtins.str = ...,
-        device: builtins.str = ...,
-        execution_provider: builtins.str = ...,
+        worker_id: _builtins.str = ...,
+        device: _builtins.str = ...,
+        execution_provider: _builtins.str = ...,
         state: Global___Worker.State.ValueType = ...,
-        models: collections.abc.Iterable[builtins.str] | None = ...,
-        running_jobs: builtins.int = ...,
-        free_slots: builtins.int = ...,
-        memory_used_bytes: builtins.int = ...,
-        memory_total_bytes: builtins.int = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
+        running_jobs: _builtins.int = ...,
+        free_slots: _builtins.int = ...,
+        memory_used_bytes: _builtins.int = ...,
+        memory_total_bytes: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "execution_provider", b"execution_provider", "free_slots", b"free_slots", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "models", b"models", "running_jobs", b"running_jobs", "state", b"state", "worker_id", b"worker_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "execution_provider", b"execution_provider", "free_slots", b"free_slots", "memory_total_bytes", b"memory_total_bytes", "memory_used_bytes", b"memory_used_bytes", "models", b"models", "running_jobs", b"running_jobs", "state", b"state", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Worker: typing_extensions.TypeAlias = Worker
+Global___Worker: _TypeAlias = Worker  # noqa: Y015

@@ -3,117 +3,62 @@
 isort:skip_file
 """
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import millrace.v1.fleet_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from millrace.v1 import fleet_pb2 as _fleet_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_FleetServiceListModelsType = typing_extensions.TypeVar(
-    '_FleetServiceListModelsType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListModelsRequest,
-        millrace.v1.fleet_pb2.ListModelsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListModelsRequest,
-        millrace.v1.fleet_pb2.ListModelsResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListModelsRequest,
-        millrace.v1.fleet_pb2.ListModelsResponse,
-    ],
-)
 
-_FleetServiceListWorkersType = typing_extensions.TypeVar(
-    '_FleetServiceListWorkersType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListWorkersRequest,
-        millrace.v1.fleet_pb2.ListWorkersResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListWorkersRequest,
-        millrace.v1.fleet_pb2.ListWorkersResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListWorkersRequest,
-        millrace.v1.fleet_pb2.ListWorkersResponse,
-    ],
-)
-
-class FleetServiceStub(typing.Generic[_FleetServiceListModelsType, _FleetServiceListWorkersType]):
+class FleetServiceStub:
     """Shows what is served, by whom, and how busy it is."""
 
-    @typing.overload
-    def __init__(self: FleetServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.fleet_pb2.ListModelsRequest,
-            millrace.v1.fleet_pb2.ListModelsResponse,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.fleet_pb2.ListWorkersRequest,
-            millrace.v1.fleet_pb2.ListWorkersResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> FleetServiceAsyncStub: ...
+    ListModels: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListModelsRequest, _fleet_pb2.ListModelsResponse]
+    ListWorkers: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]
 
-    @typing.overload
-    def __init__(self: FleetServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.fleet_pb2.ListModelsRequest,
-            millrace.v1.fleet_pb2.ListModelsResponse,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.fleet_pb2.ListWorkersRequest,
-            millrace.v1.fleet_pb2.ListWorkersResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    ListModels: _FleetServiceListModelsType
-
-    ListWorkers: _FleetServiceListWorkersType
-
-FleetServiceAsyncStub: typing_extensions.TypeAlias = FleetServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListModelsRequest,
-        millrace.v1.fleet_pb2.ListModelsResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.fleet_pb2.ListWorkersRequest,
-        millrace.v1.fleet_pb2.ListWorkersResponse,
-    ],
-]
-
-class FleetServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class FleetServiceAsyncStub(FleetServiceStub):
     """Shows what is served, by whom, and how busy it is."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListModels: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListModelsRequest, _fleet_pb2.ListModelsResponse]  # type: ignore[assignment]
+    ListWorkers: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]  # type: ignore[assignment]
+
+class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Shows what is served, by whom, and how busy it is."""
+
+    @_abc_1.abstractmethod
     def ListModels(
         self,
-        request: millrace.v1.fleet_pb2.ListModelsRequest,
+        request: _fleet_pb2.ListModelsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.fleet_pb2.ListModelsResponse, collections.abc.Awaitable[millrace.v1.fleet_pb2.ListModelsResponse]]: ...
+    ) -> _typing.Union[_fleet_pb2.ListModelsResponse, _abc.Awaitable[_fleet_pb2.ListModelsResponse]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def ListWorkers(
         self,
-        request: millrace.v1.fleet_pb2.ListWorkersRequest,
+        request: _fleet_pb2.ListWorkersRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.fleet_pb2.ListWorkersResponse, collections.abc.Awaitable[millrace.v1.fleet_pb2.ListWorkersResponse]]: ...
+    ) -> _typing.Union[_fleet_pb2.ListWorkersResponse, _abc.Awaitable[_fleet_pb2.ListWorkersResponse]]: ...
 
-def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

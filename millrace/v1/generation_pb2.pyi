@@ -3,29 +3,29 @@
 isort:skip_file
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.internal.containers
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import millrace.v1.job_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from millrace.v1 import job_pb2 as _job_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _FinishReason:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
     """End-of-sequence token, stop token or stop string."""
@@ -40,475 +40,554 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """End-of-sequence token, stop token or stop string."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens or the context length."""
-Global___FinishReason: typing_extensions.TypeAlias = FinishReason
+Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
-@typing.final
-class GenerateRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class GenerateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    MODEL_VERSION_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
-    TOKENS_FIELD_NUMBER: builtins.int
-    CONVERSATION_FIELD_NUMBER: builtins.int
-    SAMPLING_FIELD_NUMBER: builtins.int
-    STOPPING_FIELD_NUMBER: builtins.int
-    OUTPUT_FORMAT_FIELD_NUMBER: builtins.int
-    REPORTING_FIELD_NUMBER: builtins.int
-    JOB_FIELD_NUMBER: builtins.int
-    model: builtins.str
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
+    REPORTING_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
     """Required. The model's name."""
-    model_version: builtins.str
+    model_version: _builtins.str
     """Empty: the version that the model's policy serves."""
-    text: builtins.str
-    @property
+    text: _builtins.str
+    @_builtins.property
     def tokens(self) -> Global___TokenIds: ...
-    @property
+    @_builtins.property
     def conversation(self) -> Global___Conversation:
         """Rendered with the model's own chat template."""
 
-    @property
+    @_builtins.property
     def sampling(self) -> Global___Sampling:
         """Unset fields take the model's defaults, then the neutral value named at each field."""
 
-    @property
+    @_builtins.property
     def stopping(self) -> Global___Stopping: ...
-    @property
+    @_builtins.property
     def output_format(self) -> Global___OutputFormat:
         """Unset: free text."""
 
-    @property
+    @_builtins.property
     def reporting(self) -> Global___Reporting: ...
-    @property
-    def job(self) -> millrace.v1.job_pb2.JobOptions: ...
+    @_builtins.property
+    def job(self) -> _job_pb2.JobOptions: ...
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        model_version: builtins.str = ...,
-        text: builtins.str = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        text: _builtins.str = ...,
         tokens: Global___TokenIds | None = ...,
         conversation: Global___Conversation | None = ...,
         sampling: Global___Sampling | None = ...,
         stopping: Global___Stopping | None = ...,
         output_format: Global___OutputFormat | None = ...,
         reporting: Global___Reporting | None = ...,
-        job: millrace.v1.job_pb2.JobOptions | None = ...,
+        job: _job_pb2.JobOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["conversation", b"conversation", "job", b"job", "output_format", b"output_format", "prompt", b"prompt", "reporting", b"reporting", "sampling", b"sampling", "stopping", b"stopping", "text", b"text", "tokens", b"tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["conversation", b"conversation", "job", b"job", "model", b"model", "model_version", b"model_version", "output_format", b"output_format", "prompt", b"prompt", "reporting", b"reporting", "sampling", b"sampling", "stopping", b"stopping", "text", b"text", "tokens", b"tokens"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["prompt", b"prompt"]) -> typing.Literal["text", "tokens", "conversation"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "job", b"job", "output_format", b"output_format", "prompt", b"prompt", "reporting", b"reporting", "sampling", b"sampling", "stopping", b"stopping", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "job", b"job", "model", b"model", "model_version", b"model_version", "output_format", b"output_format", "prompt", b"prompt", "reporting", b"reporting", "sampling", b"sampling", "stopping", b"stopping", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["text", "tokens", "conversation"]  # noqa: Y015
+    _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_prompt) -> _WhichOneofReturnType_prompt | None: ...
 
-Global___GenerateRequest: typing_extensions.TypeAlias = GenerateRequest
+Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
-@typing.final
-class TokenIds(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class TokenIds(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    IDS_FIELD_NUMBER: builtins.int
-    @property
-    def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        ids: collections.abc.Iterable[builtins.int] | None = ...,
+        ids: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ids", b"ids"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TokenIds: typing_extensions.TypeAlias = TokenIds
+Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
-@typing.final
-class Conversation(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Conversation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Message(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Message(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        ROLE_FIELD_NUMBER: builtins.int
-        CONTENT_FIELD_NUMBER: builtins.int
-        role: builtins.str
+        ROLE_FIELD_NUMBER: _builtins.int
+        CONTENT_FIELD_NUMBER: _builtins.int
+        role: _builtins.str
         """"system", "user", "assistant", or another role that the template knows."""
-        content: builtins.str
+        content: _builtins.str
         def __init__(
             self,
             *,
-            role: builtins.str = ...,
-            content: builtins.str = ...,
+            role: _builtins.str = ...,
+            content: _builtins.str = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["content", b"content", "role", b"role"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    MESSAGES_FIELD_NUMBER: builtins.int
-    @property
-    def messages(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Conversation.Message]: ...
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Conversation.Message]: ...
     def __init__(
         self,
         *,
-        messages: collections.abc.Iterable[Global___Conversation.Message] | None = ...,
+        messages: _abc.Iterable[Global___Conversation.Message] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["messages", b"messages"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Conversation: typing_extensions.TypeAlias = Conversation
+Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
 
-@typing.final
-class Sampling(google.protobuf.message.Message):
+@_typing.final
+class Sampling(_message.Message):
     """How the next token is drawn. Draws are counter based: a token depends on the logits, the seed and its position alone."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class LogitBiasEntry(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class LogitBiasEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        KEY_FIELD_NUMBER: builtins.int
-        VALUE_FIELD_NUMBER: builtins.int
-        key: builtins.int
-        value: builtins.float
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.float
         def __init__(
             self,
             *,
-            key: builtins.int = ...,
-            value: builtins.float = ...,
+            key: _builtins.int = ...,
+            value: _builtins.float = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    TEMPERATURE_FIELD_NUMBER: builtins.int
-    TOP_K_FIELD_NUMBER: builtins.int
-    TOP_P_FIELD_NUMBER: builtins.int
-    MIN_P_FIELD_NUMBER: builtins.int
-    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
-    FREQUENCY_PENALTY_FIELD_NUMBER: builtins.int
-    PRESENCE_PENALTY_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    NUM_COMPLETIONS_FIELD_NUMBER: builtins.int
-    LOGIT_BIAS_FIELD_NUMBER: builtins.int
-    temperature: builtins.float
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    MIN_P_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: _builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    NUM_COMPLETIONS_FIELD_NUMBER: _builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
     """0: greedy. Neutral: 1."""
-    top_k: builtins.int
+    top_k: _builtins.int
     """Neutral: 0, the whole vocabulary."""
-    top_p: builtins.float
+    top_p: _builtins.float
     """In (0, 1]. Neutral: 1."""
-    min_p: builtins.float
+    min_p: _builtins.float
     """In [0, 1). Neutral: 0."""
-    repetition_penalty: builtins.float
+    repetition_penalty: _builtins.float
     """Over prompt and output, > 0. Neutral: 1."""
-    frequency_penalty: builtins.float
+    frequency_penalty: _builtins.float
     """Over output, in [-2, 2]. Neutral: 0."""
-    presence_penalty: builtins.float
+    presence_penalty: _builtins.float
     """Over output, in [-2, 2]. Neutral: 0."""
-    seed: builtins.int
+    seed: _builtins.int
     """Unset: drawn by the frontend, and returned with the last result."""
-    num_completions: builtins.int
+    num_completions: _builtins.int
     """How many completions, 1 to 16. Unset: 1. They share the prompt's prefill."""
-    @property
-    def logit_bias(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.float]:
+    @_builtins.property
+    def logit_bias(self) -> _containers.ScalarMap[_builtins.int, _builtins.float]:
         """Added to the logits, token id to bias."""
 
     def __init__(
         self,
         *,
-        temperature: builtins.float | None = ...,
-        top_k: builtins.int | None = ...,
-        top_p: builtins.float | None = ...,
-        min_p: builtins.float | None = ...,
-        repetition_penalty: builtins.float | None = ...,
-        frequency_penalty: builtins.float | None = ...,
-        presence_penalty: builtins.float | None = ...,
-        seed: builtins.int | None = ...,
-        num_completions: builtins.int | None = ...,
-        logit_bias: collections.abc.Mapping[builtins.int, builtins.float] | None = ...,
+        temperature: _builtins.float | None = ...,
+        top_k: _builtins.int | None = ...,
+        top_p: _builtins.float | None = ...,
+        min_p: _builtins.float | None = ...,
+        repetition_penalty: _builtins.float | None = ...,
+        frequency_penalty: _builtins.float | None = ...,
+        presence_penalty: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        num_completions: _builtins.int | None = ...,
+        logit_bias: _abc.Mapping[_builtins.int, _builtins.float] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_num_completions", b"_num_completions", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "min_p", b"min_p", "num_completions", b"num_completions", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_num_completions", b"_num_completions", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "num_completions", b"num_completions", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_frequency_penalty", b"_frequency_penalty"]) -> typing.Literal["frequency_penalty"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_min_p", b"_min_p"]) -> typing.Literal["min_p"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_num_completions", b"_num_completions"]) -> typing.Literal["num_completions"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_presence_penalty", b"_presence_penalty"]) -> typing.Literal["presence_penalty"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_seed", b"_seed"]) -> typing.Literal["seed"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_temperature", b"_temperature"]) -> typing.Literal["temperature"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_top_k", b"_top_k"]) -> typing.Literal["top_k"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_top_p", b"_top_p"]) -> typing.Literal["top_p"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_num_completions", b"_num_completions", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "min_p", b"min_p", "num_completions", b"num_completions", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_min_p", b"_min_p", "_num_completions", b"_num_completions", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "min_p", b"min_p", "num_completions", b"num_completions", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
+    _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
+    _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
+    _WhichOneofReturnType__num_completions: _TypeAlias = _typing.Literal["num_completions"]  # noqa: Y015
+    _WhichOneofArgType__num_completions: _TypeAlias = _typing.Literal["_num_completions", b"_num_completions"]  # noqa: Y015
+    _WhichOneofReturnType__presence_penalty: _TypeAlias = _typing.Literal["presence_penalty"]  # noqa: Y015
+    _WhichOneofArgType__presence_penalty: _TypeAlias = _typing.Literal["_presence_penalty", b"_presence_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__frequency_penalty) -> _WhichOneofReturnType__frequency_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_p) -> _WhichOneofReturnType__min_p | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_completions) -> _WhichOneofReturnType__num_completions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__presence_penalty) -> _WhichOneofReturnType__presence_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
-Global___Sampling: typing_extensions.TypeAlias = Sampling
+Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
 
-@typing.final
-class Stopping(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Stopping(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MAX_TOKENS_FIELD_NUMBER: builtins.int
-    MIN_TOKENS_FIELD_NUMBER: builtins.int
-    STOP_STRINGS_FIELD_NUMBER: builtins.int
-    STOP_TOKEN_IDS_FIELD_NUMBER: builtins.int
-    IGNORE_EOS_FIELD_NUMBER: builtins.int
-    INCLUDE_STOP_STRING_FIELD_NUMBER: builtins.int
-    max_tokens: builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_STRINGS_FIELD_NUMBER: _builtins.int
+    STOP_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    INCLUDE_STOP_STRING_FIELD_NUMBER: _builtins.int
+    max_tokens: _builtins.int
     """Unset: up to the model's context length."""
-    min_tokens: builtins.int
-    ignore_eos: builtins.bool
-    include_stop_string: builtins.bool
-    @property
-    def stop_strings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    min_tokens: _builtins.int
+    ignore_eos: _builtins.bool
+    include_stop_string: _builtins.bool
+    @_builtins.property
+    def stop_strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 16, each at most 256 bytes. The match is not part of the text unless include_stop_string is set."""
 
-    @property
-    def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @_builtins.property
+    def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
-        max_tokens: builtins.int | None = ...,
-        min_tokens: builtins.int | None = ...,
-        stop_strings: collections.abc.Iterable[builtins.str] | None = ...,
-        stop_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
-        ignore_eos: builtins.bool = ...,
-        include_stop_string: builtins.bool = ...,
+        max_tokens: _builtins.int | None = ...,
+        min_tokens: _builtins.int | None = ...,
+        stop_strings: _abc.Iterable[_builtins.str] | None = ...,
+        stop_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        ignore_eos: _builtins.bool = ...,
+        include_stop_string: _builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "ignore_eos", b"ignore_eos", "include_stop_string", b"include_stop_string", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "stop_strings", b"stop_strings", "stop_token_ids", b"stop_token_ids"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_max_tokens", b"_max_tokens"]) -> typing.Literal["max_tokens"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_min_tokens", b"_min_tokens"]) -> typing.Literal["min_tokens"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_min_tokens", b"_min_tokens", "ignore_eos", b"ignore_eos", "include_stop_string", b"include_stop_string", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "stop_strings", b"stop_strings", "stop_token_ids", b"stop_token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__min_tokens: _TypeAlias = _typing.Literal["min_tokens"]  # noqa: Y015
+    _WhichOneofArgType__min_tokens: _TypeAlias = _typing.Literal["_min_tokens", b"_min_tokens"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_tokens) -> _WhichOneofReturnType__min_tokens | None: ...
 
-Global___Stopping: typing_extensions.TypeAlias = Stopping
+Global___Stopping: _TypeAlias = Stopping  # noqa: Y015
 
-@typing.final
-class OutputFormat(google.protobuf.message.Message):
+@_typing.final
+class OutputFormat(_message.Message):
     """Constrains the output while it is generated. It ends where nothing may follow, or where the model ends it and the
     format allows that: min_tokens and ignore_eos mean nothing here.
     """
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Choices(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Choices(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        TEXTS_FIELD_NUMBER: builtins.int
-        @property
-        def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+        TEXTS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
         def __init__(
             self,
             *,
-            texts: collections.abc.Iterable[builtins.str] | None = ...,
+            texts: _abc.Iterable[_builtins.str] | None = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["texts", b"texts"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    JSON_SCHEMA_FIELD_NUMBER: builtins.int
-    REGEX_FIELD_NUMBER: builtins.int
-    GRAMMAR_FIELD_NUMBER: builtins.int
-    CHOICES_FIELD_NUMBER: builtins.int
-    json_schema: builtins.str
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    GRAMMAR_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    json_schema: _builtins.str
     """A JSON Schema document."""
-    regex: builtins.str
-    grammar: builtins.str
+    regex: _builtins.str
+    grammar: _builtins.str
     """A context-free grammar in Lark notation."""
-    @property
+    @_builtins.property
     def choices(self) -> Global___OutputFormat.Choices: ...
     def __init__(
         self,
         *,
-        json_schema: builtins.str = ...,
-        regex: builtins.str = ...,
-        grammar: builtins.str = ...,
+        json_schema: _builtins.str = ...,
+        regex: _builtins.str = ...,
+        grammar: _builtins.str = ...,
         choices: Global___OutputFormat.Choices | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["choices", b"choices", "format", b"format", "grammar", b"grammar", "json_schema", b"json_schema", "regex", b"regex"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["choices", b"choices", "format", b"format", "grammar", b"grammar", "json_schema", b"json_schema", "regex", b"regex"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["format", b"format"]) -> typing.Literal["json_schema", "regex", "grammar", "choices"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "format", b"format", "grammar", b"grammar", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "format", b"format", "grammar", b"grammar", "json_schema", b"json_schema", "regex", b"regex"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_format: _TypeAlias = _typing.Literal["json_schema", "regex", "grammar", "choices"]  # noqa: Y015
+    _WhichOneofArgType_format: _TypeAlias = _typing.Literal["format", b"format"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_format) -> _WhichOneofReturnType_format | None: ...
 
-Global___OutputFormat: typing_extensions.TypeAlias = OutputFormat
+Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
 
-@typing.final
-class Reporting(google.protobuf.message.Message):
+@_typing.final
+class Reporting(_message.Message):
     """Log-probabilities are the model's own: before temperature, penalties, biases and formats."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    LOGPROBS_FIELD_NUMBER: builtins.int
-    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
-    logprobs: builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    logprobs: _builtins.int
     """Log-probabilities of this many top tokens beside the drawn one, 0 to 20. Unset: none at all."""
-    prompt_logprobs: builtins.int
+    prompt_logprobs: _builtins.int
     """The same for each prompt token, spread over the first results, at most 256 tokens in each. Unset: none. The first
     token follows nothing: it has 0, and no top tokens.
     """
     def __init__(
         self,
         *,
-        logprobs: builtins.int | None = ...,
-        prompt_logprobs: builtins.int | None = ...,
+        logprobs: _builtins.int | None = ...,
+        prompt_logprobs: _builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_logprobs", b"_logprobs"]) -> typing.Literal["logprobs"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]) -> typing.Literal["prompt_logprobs"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs", "_prompt_logprobs", b"_prompt_logprobs", "logprobs", b"logprobs", "prompt_logprobs", b"prompt_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logprobs: _TypeAlias = _typing.Literal["logprobs"]  # noqa: Y015
+    _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_logprobs: _TypeAlias = _typing.Literal["prompt_logprobs"]  # noqa: Y015
+    _WhichOneofArgType__prompt_logprobs: _TypeAlias = _typing.Literal["_prompt_logprobs", b"_prompt_logprobs"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logprobs) -> _WhichOneofReturnType__logprobs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_logprobs) -> _WhichOneofReturnType__prompt_logprobs | None: ...
 
-Global___Reporting: typing_extensions.TypeAlias = Reporting
+Global___Reporting: _TypeAlias = Reporting  # noqa: Y015
 
-@typing.final
-class GenerateResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class GenerateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    OFFSET_FIELD_NUMBER: builtins.int
-    DELTAS_FIELD_NUMBER: builtins.int
-    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
-    USAGE_FIELD_NUMBER: builtins.int
-    TIMING_FIELD_NUMBER: builtins.int
-    HISTORY_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    offset: builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DELTAS_FIELD_NUMBER: _builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    offset: _builtins.int
     """This message's place in the job's results: 1, 2, 3, … without gaps or repeats, whichever workers and frontends
     took part.
     """
-    history: builtins.int
+    history: _builtins.int
     """A hash of all results up to this one: give it back as after_history to resume exactly here."""
-    @property
-    def deltas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___CompletionDelta]:
+    @_builtins.property
+    def deltas(self) -> _containers.RepeatedCompositeFieldContainer[Global___CompletionDelta]:
         """What is new since the message before, one entry for each completion that advanced."""
 
-    @property
-    def prompt_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
+    @_builtins.property
+    def prompt_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
         """Set in the first messages where it was asked for."""
 
-    @property
+    @_builtins.property
     def usage(self) -> Global___Usage:
         """Set in the last message only."""
 
-    @property
-    def timing(self) -> millrace.v1.job_pb2.Timing: ...
+    @_builtins.property
+    def timing(self) -> _job_pb2.Timing: ...
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        offset: builtins.int = ...,
-        deltas: collections.abc.Iterable[Global___CompletionDelta] | None = ...,
-        prompt_logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
+        job_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        deltas: _abc.Iterable[Global___CompletionDelta] | None = ...,
+        prompt_logprobs: _abc.Iterable[Global___TokenLogprobs] | None = ...,
         usage: Global___Usage | None = ...,
-        timing: millrace.v1.job_pb2.Timing | None = ...,
-        history: builtins.int = ...,
+        timing: _job_pb2.Timing | None = ...,
+        history: _builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timing", b"timing", "usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["deltas", b"deltas", "history", b"history", "job_id", b"job_id", "offset", b"offset", "prompt_logprobs", b"prompt_logprobs", "timing", b"timing", "usage", b"usage"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "history", b"history", "job_id", b"job_id", "offset", b"offset", "prompt_logprobs", b"prompt_logprobs", "timing", b"timing", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GenerateResponse: typing_extensions.TypeAlias = GenerateResponse
+Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
-@typing.final
-class CompletionDelta(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class CompletionDelta(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    INDEX_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
-    TOKEN_IDS_FIELD_NUMBER: builtins.int
-    LOGPROBS_FIELD_NUMBER: builtins.int
-    FINISH_REASON_FIELD_NUMBER: builtins.int
-    STOP_MATCH_FIELD_NUMBER: builtins.int
-    index: builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    STOP_MATCH_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
     """Which completion, from 0."""
-    text: builtins.str
+    text: _builtins.str
     """Valid UTF-8 on its own: bytes of an unfinished character wait for the next delta."""
     finish_reason: Global___FinishReason.ValueType
     """Set when the completion has ended."""
-    stop_match: builtins.str
+    stop_match: _builtins.str
     """The stop string that ended it."""
-    @property
-    def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """May run ahead of the text, which holds back what could become a stop string or is half a character."""
 
-    @property
-    def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]: ...
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]: ...
     def __init__(
         self,
         *,
-        index: builtins.int = ...,
-        text: builtins.str = ...,
-        token_ids: collections.abc.Iterable[builtins.int] | None = ...,
-        logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
+        index: _builtins.int = ...,
+        text: _builtins.str = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprobs] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
-        stop_match: builtins.str = ...,
+        stop_match: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "stop_match", b"stop_match", "text", b"text", "token_ids", b"token_ids"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "stop_match", b"stop_match", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CompletionDelta: typing_extensions.TypeAlias = CompletionDelta
+Global___CompletionDelta: _TypeAlias = CompletionDelta  # noqa: Y015
 
-@typing.final
-class TokenLogprobs(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class TokenLogprobs(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Candidate(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Candidate(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        TOKEN_ID_FIELD_NUMBER: builtins.int
-        LOGPROB_FIELD_NUMBER: builtins.int
-        TOKEN_FIELD_NUMBER: builtins.int
-        token_id: builtins.int
-        logprob: builtins.float
-        token: builtins.bytes
+        TOKEN_ID_FIELD_NUMBER: _builtins.int
+        LOGPROB_FIELD_NUMBER: _builtins.int
+        TOKEN_FIELD_NUMBER: _builtins.int
+        token_id: _builtins.int
+        logprob: _builtins.float
+        token: _builtins.bytes
         def __init__(
             self,
             *,
-            token_id: builtins.int = ...,
-            logprob: builtins.float = ...,
-            token: builtins.bytes = ...,
+            token_id: _builtins.int = ...,
+            logprob: _builtins.float = ...,
+            token: _builtins.bytes = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["logprob", b"logprob", "token", b"token", "token_id", b"token_id"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    TOKEN_ID_FIELD_NUMBER: builtins.int
-    LOGPROB_FIELD_NUMBER: builtins.int
-    TOP_FIELD_NUMBER: builtins.int
-    TOKEN_FIELD_NUMBER: builtins.int
-    token_id: builtins.int
-    logprob: builtins.float
-    token: builtins.bytes
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.int
+    logprob: _builtins.float
+    token: _builtins.bytes
     """The token's own bytes, not always valid UTF-8."""
-    @property
-    def top(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs.Candidate]: ...
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs.Candidate]: ...
     def __init__(
         self,
         *,
-        token_id: builtins.int = ...,
-        logprob: builtins.float = ...,
-        top: collections.abc.Iterable[Global___TokenLogprobs.Candidate] | None = ...,
-        token: builtins.bytes = ...,
+        token_id: _builtins.int = ...,
+        logprob: _builtins.float = ...,
+        top: _abc.Iterable[Global___TokenLogprobs.Candidate] | None = ...,
+        token: _builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["logprob", b"logprob", "token", b"token", "token_id", b"token_id", "top", b"top"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token", "token_id", b"token_id", "top", b"top"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TokenLogprobs: typing_extensions.TypeAlias = TokenLogprobs
+Global___TokenLogprobs: _TypeAlias = TokenLogprobs  # noqa: Y015
 
-@typing.final
-class Usage(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Usage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
-    CACHED_PROMPT_TOKENS_FIELD_NUMBER: builtins.int
-    COMPLETION_TOKENS_FIELD_NUMBER: builtins.int
-    SEED_FIELD_NUMBER: builtins.int
-    prompt_tokens: builtins.int
-    cached_prompt_tokens: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.int
+    cached_prompt_tokens: _builtins.int
     """Of the prompt, how many were found in a cache."""
-    completion_tokens: builtins.int
-    seed: builtins.int
+    completion_tokens: _builtins.int
+    seed: _builtins.int
     def __init__(
         self,
         *,
-        prompt_tokens: builtins.int = ...,
-        cached_prompt_tokens: builtins.int = ...,
-        completion_tokens: builtins.int = ...,
-        seed: builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        cached_prompt_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        seed: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "seed", b"seed"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_prompt_tokens", b"cached_prompt_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Usage: typing_extensions.TypeAlias = Usage
+Global___Usage: _TypeAlias = Usage  # noqa: Y015

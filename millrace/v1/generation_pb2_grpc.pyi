@@ -3,90 +3,68 @@
 isort:skip_file
 """
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import millrace.v1.generation_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from millrace.v1 import generation_pb2 as _generation_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_TextGenerationServiceGenerateType = typing_extensions.TypeVar(
-    '_TextGenerationServiceGenerateType',
-    grpc.UnaryStreamMultiCallable[
-        millrace.v1.generation_pb2.GenerateRequest,
-        millrace.v1.generation_pb2.GenerateResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.generation_pb2.GenerateRequest,
-        millrace.v1.generation_pb2.GenerateResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        millrace.v1.generation_pb2.GenerateRequest,
-        millrace.v1.generation_pb2.GenerateResponse,
-    ],
-)
 
-class TextGenerationServiceStub(typing.Generic[_TextGenerationServiceGenerateType]):
+class TextGenerationServiceStub:
     """Generates text with decoder models."""
 
-    @typing.overload
-    def __init__(self: TextGenerationServiceStub[
-        grpc.UnaryStreamMultiCallable[
-            millrace.v1.generation_pb2.GenerateRequest,
-            millrace.v1.generation_pb2.GenerateResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: TextGenerationServiceStub[
-        grpc.aio.UnaryStreamMultiCallable[
-            millrace.v1.generation_pb2.GenerateRequest,
-            millrace.v1.generation_pb2.GenerateResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    Generate: _TextGenerationServiceGenerateType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> TextGenerationServiceAsyncStub: ...
+    Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
     """Streams a completion while it is generated. Calling again with the same job_id re-attaches; with after_offset it
     continues where the caller stopped, on any frontend. Fails with INVALID_ARGUMENT, NOT_FOUND (no such model),
     RESOURCE_EXHAUSTED (quota, or the queue cannot meet the deadline; see RetryInfo), UNAVAILABLE (draining, or no
     worker serves the model), DEADLINE_EXCEEDED, CANCELLED, DATA_LOSS (results already sent cannot be continued).
     """
 
-TextGenerationServiceAsyncStub: typing_extensions.TypeAlias = TextGenerationServiceStub[
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.generation_pb2.GenerateRequest,
-        millrace.v1.generation_pb2.GenerateResponse,
-    ],
-]
-
-class TextGenerationServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class TextGenerationServiceAsyncStub(TextGenerationServiceStub):
     """Generates text with decoder models."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
+    """Streams a completion while it is generated. Calling again with the same job_id re-attaches; with after_offset it
+    continues where the caller stopped, on any frontend. Fails with INVALID_ARGUMENT, NOT_FOUND (no such model),
+    RESOURCE_EXHAUSTED (quota, or the queue cannot meet the deadline; see RetryInfo), UNAVAILABLE (draining, or no
+    worker serves the model), DEADLINE_EXCEEDED, CANCELLED, DATA_LOSS (results already sent cannot be continued).
+    """
+
+class TextGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Generates text with decoder models."""
+
+    @_abc_1.abstractmethod
     def Generate(
         self,
-        request: millrace.v1.generation_pb2.GenerateRequest,
+        request: _generation_pb2.GenerateRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[millrace.v1.generation_pb2.GenerateResponse], collections.abc.AsyncIterator[millrace.v1.generation_pb2.GenerateResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
         """Streams a completion while it is generated. Calling again with the same job_id re-attaches; with after_offset it
         continues where the caller stopped, on any frontend. Fails with INVALID_ARGUMENT, NOT_FOUND (no such model),
         RESOURCE_EXHAUSTED (quota, or the queue cannot meet the deadline; see RetryInfo), UNAVAILABLE (draining, or no
         worker serves the model), DEADLINE_EXCEEDED, CANCELLED, DATA_LOSS (results already sent cannot be continued).
         """
 
-def add_TextGenerationServiceServicer_to_server(servicer: TextGenerationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_TextGenerationServiceServicer_to_server(servicer: TextGenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,27 +3,27 @@
 isort:skip_file
 """
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.duration_pb2
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
 class _Priority:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
 
-class _PriorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
     """Treated as PRIORITY_STANDARD."""
     PRIORITY_BATCH: _Priority.ValueType  # 10
@@ -44,45 +44,45 @@ PRIORITY_STANDARD: Priority.ValueType  # 20
 """The default."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 30
 """A person is waiting."""
-Global___Priority: typing_extensions.TypeAlias = Priority
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
-@typing.final
-class JobOptions(google.protobuf.message.Message):
+@_typing.final
+class JobOptions(_message.Message):
     """How a call is queued, resumed and abandoned. Every task request carries one; every field is optional."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    AFTER_OFFSET_FIELD_NUMBER: builtins.int
-    AFTER_HISTORY_FIELD_NUMBER: builtins.int
-    PRIORITY_FIELD_NUMBER: builtins.int
-    RESUME_WINDOW_FIELD_NUMBER: builtins.int
-    TIMEOUT_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    AFTER_HISTORY_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RESUME_WINDOW_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
     """Names the job within its tenant and makes the call idempotent: a second call with the same id and the same request
     (JobOptions aside) attaches to the first job's results instead of running it again; with a different request it
     fails with ALREADY_EXISTS. 1 to 64 characters of [A-Za-z0-9_-]. Empty: the server draws one. Either way it is
     returned in the initial metadata `millrace-job-id`.
     """
-    after_offset: builtins.int
+    after_offset: _builtins.int
     """Send only results whose offset is greater than this. 0: from the beginning. Greater than 0 only ever attaches: where
     the job is no longer known the call fails with NOT_FOUND, it never starts anew. Not for tasks with a single result.
     """
-    after_history: builtins.int
+    after_history: _builtins.int
     """The `history` that came with the result at after_offset. Where the job's results so far are not the ones that the
     caller saw, the call fails with DATA_LOSS. 0: not checked.
     """
     priority: Global___Priority.ValueType
     """Which jobs go first when work is waiting."""
-    @property
-    def resume_window(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def resume_window(self) -> _duration_pb2.Duration:
         """How long the job stays wanted after its last watcher has gone, so that a client can come back for the rest.
         Unset or zero: the job stops as soon as nobody watches it, and the call's gRPC deadline bounds it. Otherwise only
         CancelJob, the timeout or the window's end stop it. At most the server's limit (default 10 minutes).
         """
 
-    @property
-    def timeout(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
         """The time that the job may take, counted from its submission; re-attaching never changes it. Unset: the server's
         default (10 minutes).
         """
@@ -90,63 +90,69 @@ class JobOptions(google.protobuf.message.Message):
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        after_offset: builtins.int = ...,
-        after_history: builtins.int = ...,
+        job_id: _builtins.str = ...,
+        after_offset: _builtins.int = ...,
+        after_history: _builtins.int = ...,
         priority: Global___Priority.ValueType = ...,
-        resume_window: google.protobuf.duration_pb2.Duration | None = ...,
-        timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        resume_window: _duration_pb2.Duration | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["resume_window", b"resume_window", "timeout", b"timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["after_history", b"after_history", "after_offset", b"after_offset", "job_id", b"job_id", "priority", b"priority", "resume_window", b"resume_window", "timeout", b"timeout"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume_window", b"resume_window", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_history", b"after_history", "after_offset", b"after_offset", "job_id", b"job_id", "priority", b"priority", "resume_window", b"resume_window", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___JobOptions: typing_extensions.TypeAlias = JobOptions
+Global___JobOptions: _TypeAlias = JobOptions  # noqa: Y015
 
-@typing.final
-class Timing(google.protobuf.message.Message):
+@_typing.final
+class Timing(_message.Message):
     """Where a job's time went. Sent with the last result of every job."""
 
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    DESCRIPTOR: _descriptor.Descriptor
 
-    QUEUED_FIELD_NUMBER: builtins.int
-    BATCHING_FIELD_NUMBER: builtins.int
-    FIRST_OUTPUT_FIELD_NUMBER: builtins.int
-    REMAINING_OUTPUT_FIELD_NUMBER: builtins.int
-    ATTEMPTS_FIELD_NUMBER: builtins.int
-    WORKER_ID_FIELD_NUMBER: builtins.int
-    attempts: builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    FIRST_OUTPUT_FIELD_NUMBER: _builtins.int
+    REMAINING_OUTPUT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
     """How many workers have held the job, but for those that gave it back for one of a higher class: 1 where nothing
     failed.
     """
-    worker_id: builtins.str
+    worker_id: _builtins.str
     """The worker that finished it."""
-    @property
-    def queued(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def queued(self) -> _duration_pb2.Duration:
         """From acceptance by a frontend to the first take by a worker."""
 
-    @property
-    def batching(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def batching(self) -> _duration_pb2.Duration:
         """From the take to the start of the first model run that includes this job."""
 
-    @property
-    def first_output(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def first_output(self) -> _duration_pb2.Duration:
         """Model time until the first output (for generation: the prefill)."""
 
-    @property
-    def remaining_output(self) -> google.protobuf.duration_pb2.Duration:
+    @_builtins.property
+    def remaining_output(self) -> _duration_pb2.Duration:
         """From the first output to the last."""
 
     def __init__(
         self,
         *,
-        queued: google.protobuf.duration_pb2.Duration | None = ...,
-        batching: google.protobuf.duration_pb2.Duration | None = ...,
-        first_output: google.protobuf.duration_pb2.Duration | None = ...,
-        remaining_output: google.protobuf.duration_pb2.Duration | None = ...,
-        attempts: builtins.int = ...,
-        worker_id: builtins.str = ...,
+        queued: _duration_pb2.Duration | None = ...,
+        batching: _duration_pb2.Duration | None = ...,
+        first_output: _duration_pb2.Duration | None = ...,
+        remaining_output: _duration_pb2.Duration | None = ...,
+        attempts: _builtins.int = ...,
+        worker_id: _builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output", "worker_id", b"worker_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Timing: typing_extensions.TypeAlias = Timing
+Global___Timing: _TypeAlias = Timing  # noqa: Y015

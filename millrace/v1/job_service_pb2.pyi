@@ -3,128 +3,144 @@
 isort:skip_file
 """
 
-import builtins
-import google.protobuf.descriptor
-import google.protobuf.internal.enum_type_wrapper
-import google.protobuf.message
-import google.protobuf.timestamp_pb2
-import google.rpc.status_pb2
-import millrace.oip.inference_pb2
-import millrace.v1.generation_pb2
-import millrace.v1.job_pb2
-import millrace.v1.tasks_pb2
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
+from millrace.oip import inference_pb2 as _inference_pb2
+from millrace.v1 import generation_pb2 as _generation_pb2
+from millrace.v1 import job_pb2 as _job_pb2
+from millrace.v1 import tasks_pb2 as _tasks_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class SubmitJobRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class SubmitJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    GENERATE_FIELD_NUMBER: builtins.int
-    EMBED_FIELD_NUMBER: builtins.int
-    CLASSIFY_FIELD_NUMBER: builtins.int
-    TRANSCRIBE_FIELD_NUMBER: builtins.int
-    INFER_FIELD_NUMBER: builtins.int
-    JOB_FIELD_NUMBER: builtins.int
-    @property
-    def generate(self) -> millrace.v1.generation_pb2.GenerateRequest: ...
-    @property
-    def embed(self) -> millrace.v1.tasks_pb2.EmbedRequest: ...
-    @property
-    def classify(self) -> millrace.v1.tasks_pb2.ClassifyRequest: ...
-    @property
-    def transcribe(self) -> millrace.v1.tasks_pb2.TranscribeRequest: ...
-    @property
-    def infer(self) -> millrace.oip.inference_pb2.ModelInferRequest: ...
-    @property
-    def job(self) -> millrace.v1.job_pb2.JobOptions:
+    GENERATE_FIELD_NUMBER: _builtins.int
+    EMBED_FIELD_NUMBER: _builtins.int
+    CLASSIFY_FIELD_NUMBER: _builtins.int
+    TRANSCRIBE_FIELD_NUMBER: _builtins.int
+    INFER_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generate(self) -> _generation_pb2.GenerateRequest: ...
+    @_builtins.property
+    def embed(self) -> _tasks_pb2.EmbedRequest: ...
+    @_builtins.property
+    def classify(self) -> _tasks_pb2.ClassifyRequest: ...
+    @_builtins.property
+    def transcribe(self) -> _tasks_pb2.TranscribeRequest: ...
+    @_builtins.property
+    def infer(self) -> _inference_pb2.ModelInferRequest: ...
+    @_builtins.property
+    def job(self) -> _job_pb2.JobOptions:
         """The job stays wanted until its timeout, watched or not."""
 
     def __init__(
         self,
         *,
-        generate: millrace.v1.generation_pb2.GenerateRequest | None = ...,
-        embed: millrace.v1.tasks_pb2.EmbedRequest | None = ...,
-        classify: millrace.v1.tasks_pb2.ClassifyRequest | None = ...,
-        transcribe: millrace.v1.tasks_pb2.TranscribeRequest | None = ...,
-        infer: millrace.oip.inference_pb2.ModelInferRequest | None = ...,
-        job: millrace.v1.job_pb2.JobOptions | None = ...,
+        generate: _generation_pb2.GenerateRequest | None = ...,
+        embed: _tasks_pb2.EmbedRequest | None = ...,
+        classify: _tasks_pb2.ClassifyRequest | None = ...,
+        transcribe: _tasks_pb2.TranscribeRequest | None = ...,
+        infer: _inference_pb2.ModelInferRequest | None = ...,
+        job: _job_pb2.JobOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["classify", b"classify", "embed", b"embed", "generate", b"generate", "infer", b"infer", "job", b"job", "task", b"task", "transcribe", b"transcribe"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classify", b"classify", "embed", b"embed", "generate", b"generate", "infer", b"infer", "job", b"job", "task", b"task", "transcribe", b"transcribe"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["task", b"task"]) -> typing.Literal["generate", "embed", "classify", "transcribe", "infer"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "embed", b"embed", "generate", b"generate", "infer", b"infer", "job", b"job", "task", b"task", "transcribe", b"transcribe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classify", b"classify", "embed", b"embed", "generate", b"generate", "infer", b"infer", "job", b"job", "task", b"task", "transcribe", b"transcribe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_task: _TypeAlias = _typing.Literal["generate", "embed", "classify", "transcribe", "infer"]  # noqa: Y015
+    _WhichOneofArgType_task: _TypeAlias = _typing.Literal["task", b"task"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_task) -> _WhichOneofReturnType_task | None: ...
 
-Global___SubmitJobRequest: typing_extensions.TypeAlias = SubmitJobRequest
+Global___SubmitJobRequest: _TypeAlias = SubmitJobRequest  # noqa: Y015
 
-@typing.final
-class GetJobRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class GetJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetJobRequest: typing_extensions.TypeAlias = GetJobRequest
+Global___GetJobRequest: _TypeAlias = GetJobRequest  # noqa: Y015
 
-@typing.final
-class WatchJobRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class WatchJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    AFTER_OFFSET_FIELD_NUMBER: builtins.int
-    AFTER_HISTORY_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    after_offset: builtins.int
-    after_history: builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    AFTER_HISTORY_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    after_offset: _builtins.int
+    after_history: _builtins.int
     """As in JobOptions."""
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        after_offset: builtins.int = ...,
-        after_history: builtins.int = ...,
+        job_id: _builtins.str = ...,
+        after_offset: _builtins.int = ...,
+        after_history: _builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["after_history", b"after_history", "after_offset", b"after_offset", "job_id", b"job_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_history", b"after_history", "after_offset", b"after_offset", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchJobRequest: typing_extensions.TypeAlias = WatchJobRequest
+Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
 
-@typing.final
-class CancelJobRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class CancelJobRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
+        job_id: _builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___CancelJobRequest: typing_extensions.TypeAlias = CancelJobRequest
+Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
-@typing.final
-class Job(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class Job(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
     class _State:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: typing_extensions.TypeAlias = ValueType
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Job._State.ValueType], builtins.type):
-        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Job._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Job._State.ValueType  # 0
         STATE_WAITING: Job._State.ValueType  # 1
         STATE_RUNNING: Job._State.ValueType  # 2
@@ -140,93 +156,100 @@ class Job(google.protobuf.message.Message):
     STATE_FAILED: Job.State.ValueType  # 4
     STATE_CANCELLED: Job.State.ValueType  # 5
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    MODEL_FIELD_NUMBER: builtins.int
-    STATE_FIELD_NUMBER: builtins.int
-    LAST_OFFSET_FIELD_NUMBER: builtins.int
-    ATTEMPTS_FIELD_NUMBER: builtins.int
-    SUBMIT_TIME_FIELD_NUMBER: builtins.int
-    END_TIME_FIELD_NUMBER: builtins.int
-    EXPIRE_TIME_FIELD_NUMBER: builtins.int
-    STATUS_FIELD_NUMBER: builtins.int
-    DEADLINE_TIME_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    model: builtins.str
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LAST_OFFSET_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SUBMIT_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    model: _builtins.str
     state: Global___Job.State.ValueType
-    last_offset: builtins.int
+    last_offset: _builtins.int
     """Offset of the newest result, 0 where there is none yet."""
-    attempts: builtins.int
+    attempts: _builtins.int
     """0 while waiting for the first worker, or again where the first gave it back for a job of a higher class."""
-    @property
-    def submit_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
-    @property
-    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
-    @property
-    def expire_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+    @_builtins.property
+    def submit_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Until when the results can be read. Set once ended."""
 
-    @property
-    def status(self) -> google.rpc.status_pb2.Status:
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
         """How the job ended. Unset before."""
 
-    @property
-    def deadline_time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def deadline_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        model: builtins.str = ...,
+        job_id: _builtins.str = ...,
+        model: _builtins.str = ...,
         state: Global___Job.State.ValueType = ...,
-        last_offset: builtins.int = ...,
-        attempts: builtins.int = ...,
-        submit_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        expire_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        status: google.rpc.status_pb2.Status | None = ...,
-        deadline_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        last_offset: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        submit_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        status: _status_pb2.Status | None = ...,
+        deadline_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "status", b"status", "submit_time", b"submit_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "job_id", b"job_id", "last_offset", b"last_offset", "model", b"model", "state", b"state", "status", b"status", "submit_time", b"submit_time"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "status", b"status", "submit_time", b"submit_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "job_id", b"job_id", "last_offset", b"last_offset", "model", b"model", "state", b"state", "status", b"status", "submit_time", b"submit_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Job: typing_extensions.TypeAlias = Job
+Global___Job: _TypeAlias = Job  # noqa: Y015
 
-@typing.final
-class JobResult(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class JobResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    OFFSET_FIELD_NUMBER: builtins.int
-    GENERATED_FIELD_NUMBER: builtins.int
-    EMBEDDED_FIELD_NUMBER: builtins.int
-    CLASSIFIED_FIELD_NUMBER: builtins.int
-    TRANSCRIBED_FIELD_NUMBER: builtins.int
-    INFERRED_FIELD_NUMBER: builtins.int
-    HISTORY_FIELD_NUMBER: builtins.int
-    offset: builtins.int
-    history: builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    EMBEDDED_FIELD_NUMBER: _builtins.int
+    CLASSIFIED_FIELD_NUMBER: _builtins.int
+    TRANSCRIBED_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    history: _builtins.int
     """As in GenerateResponse."""
-    @property
-    def generated(self) -> millrace.v1.generation_pb2.GenerateResponse: ...
-    @property
-    def embedded(self) -> millrace.v1.tasks_pb2.EmbedResponse: ...
-    @property
-    def classified(self) -> millrace.v1.tasks_pb2.ClassifyResponse: ...
-    @property
-    def transcribed(self) -> millrace.v1.tasks_pb2.TranscribeResponse: ...
-    @property
-    def inferred(self) -> millrace.oip.inference_pb2.ModelInferResponse: ...
+    @_builtins.property
+    def generated(self) -> _generation_pb2.GenerateResponse: ...
+    @_builtins.property
+    def embedded(self) -> _tasks_pb2.EmbedResponse: ...
+    @_builtins.property
+    def classified(self) -> _tasks_pb2.ClassifyResponse: ...
+    @_builtins.property
+    def transcribed(self) -> _tasks_pb2.TranscribeResponse: ...
+    @_builtins.property
+    def inferred(self) -> _inference_pb2.ModelInferResponse: ...
     def __init__(
         self,
         *,
-        offset: builtins.int = ...,
-        generated: millrace.v1.generation_pb2.GenerateResponse | None = ...,
-        embedded: millrace.v1.tasks_pb2.EmbedResponse | None = ...,
-        classified: millrace.v1.tasks_pb2.ClassifyResponse | None = ...,
-        transcribed: millrace.v1.tasks_pb2.TranscribeResponse | None = ...,
-        inferred: millrace.oip.inference_pb2.ModelInferResponse | None = ...,
-        history: builtins.int = ...,
+        offset: _builtins.int = ...,
+        generated: _generation_pb2.GenerateResponse | None = ...,
+        embedded: _tasks_pb2.EmbedResponse | None = ...,
+        classified: _tasks_pb2.ClassifyResponse | None = ...,
+        transcribed: _tasks_pb2.TranscribeResponse | None = ...,
+        inferred: _inference_pb2.ModelInferResponse | None = ...,
+        history: _builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["classified", b"classified", "embedded", b"embedded", "generated", b"generated", "inferred", b"inferred", "result", b"result", "transcribed", b"transcribed"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["classified", b"classified", "embedded", b"embedded", "generated", b"generated", "history", b"history", "inferred", b"inferred", "offset", b"offset", "result", b"result", "transcribed", b"transcribed"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["result", b"result"]) -> typing.Literal["generated", "embedded", "classified", "transcribed", "inferred"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classified", b"classified", "embedded", b"embedded", "generated", b"generated", "inferred", b"inferred", "result", b"result", "transcribed", b"transcribed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classified", b"classified", "embedded", b"embedded", "generated", b"generated", "history", b"history", "inferred", b"inferred", "offset", b"offset", "result", b"result", "transcribed", b"transcribed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["generated", "embedded", "classified", "transcribed", "inferred"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
-Global___JobResult: typing_extensions.TypeAlias = JobResult
+Global___JobResult: _TypeAlias = JobResult  # noqa: Y015

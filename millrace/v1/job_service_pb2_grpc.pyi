@@ -3,197 +3,89 @@
 isort:skip_file
 """
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import millrace.v1.job_service_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from millrace.v1 import job_service_pb2 as _job_service_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_JobServiceSubmitJobType = typing_extensions.TypeVar(
-    '_JobServiceSubmitJobType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.SubmitJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.SubmitJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.SubmitJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-)
 
-_JobServiceGetJobType = typing_extensions.TypeVar(
-    '_JobServiceGetJobType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.GetJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.GetJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.GetJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-)
-
-_JobServiceWatchJobType = typing_extensions.TypeVar(
-    '_JobServiceWatchJobType',
-    grpc.UnaryStreamMultiCallable[
-        millrace.v1.job_service_pb2.WatchJobRequest,
-        millrace.v1.job_service_pb2.JobResult,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.job_service_pb2.WatchJobRequest,
-        millrace.v1.job_service_pb2.JobResult,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        millrace.v1.job_service_pb2.WatchJobRequest,
-        millrace.v1.job_service_pb2.JobResult,
-    ],
-)
-
-_JobServiceCancelJobType = typing_extensions.TypeVar(
-    '_JobServiceCancelJobType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.CancelJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.CancelJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.CancelJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-)
-
-class JobServiceStub(typing.Generic[_JobServiceSubmitJobType, _JobServiceGetJobType, _JobServiceWatchJobType, _JobServiceCancelJobType]):
+class JobServiceStub:
     """Runs any task as a job that outlives the call: submit now, watch from anywhere, later."""
 
-    @typing.overload
-    def __init__(self: JobServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.SubmitJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.GetJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-        grpc.UnaryStreamMultiCallable[
-            millrace.v1.job_service_pb2.WatchJobRequest,
-            millrace.v1.job_service_pb2.JobResult,
-        ],
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.CancelJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: JobServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.SubmitJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.GetJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-        grpc.aio.UnaryStreamMultiCallable[
-            millrace.v1.job_service_pb2.WatchJobRequest,
-            millrace.v1.job_service_pb2.JobResult,
-        ],
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.job_service_pb2.CancelJobRequest,
-            millrace.v1.job_service_pb2.Job,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    SubmitJob: _JobServiceSubmitJobType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> JobServiceAsyncStub: ...
+    SubmitJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobRequest, _job_service_pb2.Job]
     """Accepts a job and returns at once. Idempotent by job_id."""
-
-    GetJob: _JobServiceGetJobType
-
-    WatchJob: _JobServiceWatchJobType
+    GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.Job]
+    WatchJob: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.JobResult]
     """Streams the job's results from after_offset on, and ends with the job's own status."""
-
-    CancelJob: _JobServiceCancelJobType
+    CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.Job]
     """Stops a job within one model step. Ended jobs are left as they are."""
 
-JobServiceAsyncStub: typing_extensions.TypeAlias = JobServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.SubmitJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.GetJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.job_service_pb2.WatchJobRequest,
-        millrace.v1.job_service_pb2.JobResult,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.job_service_pb2.CancelJobRequest,
-        millrace.v1.job_service_pb2.Job,
-    ],
-]
-
-class JobServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class JobServiceAsyncStub(JobServiceStub):
     """Runs any task as a job that outlives the call: submit now, watch from anywhere, later."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    SubmitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SubmitJobRequest, _job_service_pb2.Job]  # type: ignore[assignment]
+    """Accepts a job and returns at once. Idempotent by job_id."""
+    GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_service_pb2.Job]  # type: ignore[assignment]
+    WatchJob: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchJobRequest, _job_service_pb2.JobResult]  # type: ignore[assignment]
+    """Streams the job's results from after_offset on, and ends with the job's own status."""
+    CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.Job]  # type: ignore[assignment]
+    """Stops a job within one model step. Ended jobs are left as they are."""
+
+class JobServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Runs any task as a job that outlives the call: submit now, watch from anywhere, later."""
+
+    @_abc_1.abstractmethod
     def SubmitJob(
         self,
-        request: millrace.v1.job_service_pb2.SubmitJobRequest,
+        request: _job_service_pb2.SubmitJobRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.job_service_pb2.Job, collections.abc.Awaitable[millrace.v1.job_service_pb2.Job]]:
+    ) -> _typing.Union[_job_service_pb2.Job, _abc.Awaitable[_job_service_pb2.Job]]:
         """Accepts a job and returns at once. Idempotent by job_id."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def GetJob(
         self,
-        request: millrace.v1.job_service_pb2.GetJobRequest,
+        request: _job_service_pb2.GetJobRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.job_service_pb2.Job, collections.abc.Awaitable[millrace.v1.job_service_pb2.Job]]: ...
+    ) -> _typing.Union[_job_service_pb2.Job, _abc.Awaitable[_job_service_pb2.Job]]: ...
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def WatchJob(
         self,
-        request: millrace.v1.job_service_pb2.WatchJobRequest,
+        request: _job_service_pb2.WatchJobRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[millrace.v1.job_service_pb2.JobResult], collections.abc.AsyncIterator[millrace.v1.job_service_pb2.JobResult]]:
+    ) -> _typing.Union[_abc.Iterator[_job_service_pb2.JobResult], _abc.AsyncIterator[_job_service_pb2.JobResult]]:
         """Streams the job's results from after_offset on, and ends with the job's own status."""
 
-    @abc.abstractmethod
+    @_abc_1.abstractmethod
     def CancelJob(
         self,
-        request: millrace.v1.job_service_pb2.CancelJobRequest,
+        request: _job_service_pb2.CancelJobRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.job_service_pb2.Job, collections.abc.Awaitable[millrace.v1.job_service_pb2.Job]]:
+    ) -> _typing.Union[_job_service_pb2.Job, _abc.Awaitable[_job_service_pb2.Job]]:
         """Stops a job within one model step. Ended jobs are left as they are."""
 
-def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,246 +3,273 @@
 isort:skip_file
 """
 
-import builtins
-import collections.abc
-import google.protobuf.descriptor
-import google.protobuf.duration_pb2
-import google.protobuf.internal.containers
-import google.protobuf.message
-import millrace.v1.job_pb2
+from collections import abc as _abc
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from millrace.v1 import job_pb2 as _job_pb2
+import builtins as _builtins
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 10):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    import typing_extensions
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
-DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+DESCRIPTOR: _descriptor.FileDescriptor
 
-@typing.final
-class EmbedRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class EmbedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    MODEL_VERSION_FIELD_NUMBER: builtins.int
-    TEXTS_FIELD_NUMBER: builtins.int
-    TRUNCATE_FIELD_NUMBER: builtins.int
-    JOB_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    model_version: builtins.str
-    truncate: builtins.bool
-    @property
-    def texts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    model_version: _builtins.str
+    truncate: _builtins.bool
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """1 to the model's limit; each is truncated to the model's length only where truncate is set, else INVALID_ARGUMENT."""
 
-    @property
-    def job(self) -> millrace.v1.job_pb2.JobOptions: ...
+    @_builtins.property
+    def job(self) -> _job_pb2.JobOptions: ...
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        model_version: builtins.str = ...,
-        texts: collections.abc.Iterable[builtins.str] | None = ...,
-        truncate: builtins.bool = ...,
-        job: millrace.v1.job_pb2.JobOptions | None = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        truncate: _builtins.bool = ...,
+        job: _job_pb2.JobOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "model", b"model", "model_version", b"model_version", "texts", b"texts", "truncate", b"truncate"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "model", b"model", "model_version", b"model_version", "texts", b"texts", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EmbedRequest: typing_extensions.TypeAlias = EmbedRequest
+Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
-@typing.final
-class EmbedResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class EmbedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Embedding(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Embedding(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        VALUES_FIELD_NUMBER: builtins.int
-        @property
-        def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+        VALUES_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
         def __init__(
             self,
             *,
-            values: collections.abc.Iterable[builtins.float] | None = ...,
+            values: _abc.Iterable[_builtins.float] | None = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["values", b"values"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    EMBEDDINGS_FIELD_NUMBER: builtins.int
-    TOKENS_FIELD_NUMBER: builtins.int
-    TIMING_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    tokens: builtins.int
-    @property
-    def embeddings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EmbedResponse.Embedding]:
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    tokens: _builtins.int
+    @_builtins.property
+    def embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResponse.Embedding]:
         """One for each text, in the request's order."""
 
-    @property
-    def timing(self) -> millrace.v1.job_pb2.Timing: ...
+    @_builtins.property
+    def timing(self) -> _job_pb2.Timing: ...
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        embeddings: collections.abc.Iterable[Global___EmbedResponse.Embedding] | None = ...,
-        tokens: builtins.int = ...,
-        timing: millrace.v1.job_pb2.Timing | None = ...,
+        job_id: _builtins.str = ...,
+        embeddings: _abc.Iterable[Global___EmbedResponse.Embedding] | None = ...,
+        tokens: _builtins.int = ...,
+        timing: _job_pb2.Timing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["embeddings", b"embeddings", "job_id", b"job_id", "timing", b"timing", "tokens", b"tokens"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embeddings", b"embeddings", "job_id", b"job_id", "timing", b"timing", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___EmbedResponse: typing_extensions.TypeAlias = EmbedResponse
+Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
 
-@typing.final
-class ClassifyRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ClassifyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    MODEL_VERSION_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
-    IMAGE_FIELD_NUMBER: builtins.int
-    AUDIO_FIELD_NUMBER: builtins.int
-    TOP_K_FIELD_NUMBER: builtins.int
-    JOB_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    model_version: builtins.str
-    text: builtins.str
-    image: builtins.bytes
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    model_version: _builtins.str
+    text: _builtins.str
+    image: _builtins.bytes
     """An encoded image: PNG, JPEG or WebP."""
-    audio: builtins.bytes
+    audio: _builtins.bytes
     """An encoded sound: WAV or FLAC."""
-    top_k: builtins.int
+    top_k: _builtins.int
     """How many labels, best first. 0: all."""
-    @property
-    def job(self) -> millrace.v1.job_pb2.JobOptions: ...
+    @_builtins.property
+    def job(self) -> _job_pb2.JobOptions: ...
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        model_version: builtins.str = ...,
-        text: builtins.str = ...,
-        image: builtins.bytes = ...,
-        audio: builtins.bytes = ...,
-        top_k: builtins.int = ...,
-        job: millrace.v1.job_pb2.JobOptions | None = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        text: _builtins.str = ...,
+        image: _builtins.bytes = ...,
+        audio: _builtins.bytes = ...,
+        top_k: _builtins.int = ...,
+        job: _job_pb2.JobOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["audio", b"audio", "image", b"image", "input", b"input", "job", b"job", "text", b"text"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audio", b"audio", "image", b"image", "input", b"input", "job", b"job", "model", b"model", "model_version", b"model_version", "text", b"text", "top_k", b"top_k"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["input", b"input"]) -> typing.Literal["text", "image", "audio"] | None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "image", b"image", "input", b"input", "job", b"job", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "image", b"image", "input", b"input", "job", b"job", "model", b"model", "model_version", b"model_version", "text", b"text", "top_k", b"top_k"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "image", "audio"]  # noqa: Y015
+    _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
 
-Global___ClassifyRequest: typing_extensions.TypeAlias = ClassifyRequest
+Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
 
-@typing.final
-class ClassifyResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class ClassifyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    @typing.final
-    class Label(google.protobuf.message.Message):
-        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+    @_typing.final
+    class Label(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
 
-        NAME_FIELD_NUMBER: builtins.int
-        SCORE_FIELD_NUMBER: builtins.int
-        name: builtins.str
-        score: builtins.float
+        NAME_FIELD_NUMBER: _builtins.int
+        SCORE_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        score: _builtins.float
         """Probability in [0, 1]."""
         def __init__(
             self,
             *,
-            name: builtins.str = ...,
-            score: builtins.float = ...,
+            name: _builtins.str = ...,
+            score: _builtins.float = ...,
         ) -> None: ...
-        def ClearField(self, field_name: typing.Literal["name", b"name", "score", b"score"]) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "score", b"score"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    LABELS_FIELD_NUMBER: builtins.int
-    TIMING_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    @property
-    def labels(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ClassifyResponse.Label]: ...
-    @property
-    def timing(self) -> millrace.v1.job_pb2.Timing: ...
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyResponse.Label]: ...
+    @_builtins.property
+    def timing(self) -> _job_pb2.Timing: ...
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        labels: collections.abc.Iterable[Global___ClassifyResponse.Label] | None = ...,
-        timing: millrace.v1.job_pb2.Timing | None = ...,
+        job_id: _builtins.str = ...,
+        labels: _abc.Iterable[Global___ClassifyResponse.Label] | None = ...,
+        timing: _job_pb2.Timing | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["job_id", b"job_id", "labels", b"labels", "timing", b"timing"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "labels", b"labels", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ClassifyResponse: typing_extensions.TypeAlias = ClassifyResponse
+Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
 
-@typing.final
-class TranscribeRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class TranscribeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    MODEL_FIELD_NUMBER: builtins.int
-    MODEL_VERSION_FIELD_NUMBER: builtins.int
-    AUDIO_FIELD_NUMBER: builtins.int
-    LANGUAGE_FIELD_NUMBER: builtins.int
-    JOB_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    model_version: builtins.str
-    audio: builtins.bytes
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    AUDIO_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    model_version: _builtins.str
+    audio: _builtins.bytes
     """An encoded sound: WAV or FLAC."""
-    language: builtins.str
+    language: _builtins.str
     """BCP-47. Empty: the model decides."""
-    @property
-    def job(self) -> millrace.v1.job_pb2.JobOptions: ...
+    @_builtins.property
+    def job(self) -> _job_pb2.JobOptions: ...
     def __init__(
         self,
         *,
-        model: builtins.str = ...,
-        model_version: builtins.str = ...,
-        audio: builtins.bytes = ...,
-        language: builtins.str = ...,
-        job: millrace.v1.job_pb2.JobOptions | None = ...,
+        model: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        audio: _builtins.bytes = ...,
+        language: _builtins.str = ...,
+        job: _job_pb2.JobOptions | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["job", b"job"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["audio", b"audio", "job", b"job", "language", b"language", "model", b"model", "model_version", b"model_version"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "job", b"job", "language", b"language", "model", b"model", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TranscribeRequest: typing_extensions.TypeAlias = TranscribeRequest
+Global___TranscribeRequest: _TypeAlias = TranscribeRequest  # noqa: Y015
 
-@typing.final
-class TranscribeResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+@_typing.final
+class TranscribeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
 
-    JOB_ID_FIELD_NUMBER: builtins.int
-    OFFSET_FIELD_NUMBER: builtins.int
-    TEXT_FIELD_NUMBER: builtins.int
-    START_FIELD_NUMBER: builtins.int
-    END_FIELD_NUMBER: builtins.int
-    TIMING_FIELD_NUMBER: builtins.int
-    HISTORY_FIELD_NUMBER: builtins.int
-    job_id: builtins.str
-    offset: builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    offset: _builtins.int
     """As in GenerateResponse."""
-    text: builtins.str
-    history: builtins.int
+    text: _builtins.str
+    history: _builtins.int
     """As in GenerateResponse."""
-    @property
-    def start(self) -> google.protobuf.duration_pb2.Duration: ...
-    @property
-    def end(self) -> google.protobuf.duration_pb2.Duration: ...
-    @property
-    def timing(self) -> millrace.v1.job_pb2.Timing:
+    @_builtins.property
+    def start(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def end(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def timing(self) -> _job_pb2.Timing:
         """Set in the last message only."""
 
     def __init__(
         self,
         *,
-        job_id: builtins.str = ...,
-        offset: builtins.int = ...,
-        text: builtins.str = ...,
-        start: google.protobuf.duration_pb2.Duration | None = ...,
-        end: google.protobuf.duration_pb2.Duration | None = ...,
-        timing: millrace.v1.job_pb2.Timing | None = ...,
-        history: builtins.int = ...,
+        job_id: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        text: _builtins.str = ...,
+        start: _duration_pb2.Duration | None = ...,
+        end: _duration_pb2.Duration | None = ...,
+        timing: _job_pb2.Timing | None = ...,
+        history: _builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["end", b"end", "start", b"start", "timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end", b"end", "history", b"history", "job_id", b"job_id", "offset", b"offset", "start", b"start", "text", b"text", "timing", b"timing"]) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "start", b"start", "timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "history", b"history", "job_id", b"job_id", "offset", b"offset", "start", b"start", "text", b"text", "timing", b"timing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TranscribeResponse: typing_extensions.TypeAlias = TranscribeResponse
+Global___TranscribeResponse: _TypeAlias = TranscribeResponse  # noqa: Y015

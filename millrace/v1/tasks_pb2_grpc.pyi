@@ -3,194 +3,112 @@
 isort:skip_file
 """
 
-import abc
-import collections.abc
-import grpc
-import grpc.aio
-import millrace.v1.tasks_pb2
+from collections import abc as _abc
+from grpc import aio as _aio
+from millrace.v1 import tasks_pb2 as _tasks_pb2
+import abc as _abc_1
+import grpc as _grpc
 import sys
-import typing
+import typing as _typing
 
-if sys.version_info >= (3, 13):
-    import typing as typing_extensions
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
 else:
-    import typing_extensions
+    from typing_extensions import Self as _Self
 
-_T = typing.TypeVar("_T")
+_T = _typing.TypeVar("_T")
 
-class _MaybeAsyncIterator(collections.abc.AsyncIterator[_T], collections.abc.Iterator[_T], metaclass=abc.ABCMeta): ...
+class _MaybeAsyncIterator(_abc.AsyncIterator[_T], _abc.Iterator[_T], metaclass=_abc_1.ABCMeta): ...
 
-class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type: ignore[misc, type-arg]
+class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ignore[misc, type-arg]
     ...
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
-_EmbeddingServiceEmbedType = typing_extensions.TypeVar(
-    '_EmbeddingServiceEmbedType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.EmbedRequest,
-        millrace.v1.tasks_pb2.EmbedResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.EmbedRequest,
-        millrace.v1.tasks_pb2.EmbedResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.EmbedRequest,
-        millrace.v1.tasks_pb2.EmbedResponse,
-    ],
-)
 
-class EmbeddingServiceStub(typing.Generic[_EmbeddingServiceEmbedType]):
+class EmbeddingServiceStub:
     """Turns texts into vectors."""
 
-    @typing.overload
-    def __init__(self: EmbeddingServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.tasks_pb2.EmbedRequest,
-            millrace.v1.tasks_pb2.EmbedResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
+    Embed: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.EmbedRequest, _tasks_pb2.EmbedResponse]
 
-    @typing.overload
-    def __init__(self: EmbeddingServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.tasks_pb2.EmbedRequest,
-            millrace.v1.tasks_pb2.EmbedResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    Embed: _EmbeddingServiceEmbedType
-
-EmbeddingServiceAsyncStub: typing_extensions.TypeAlias = EmbeddingServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.EmbedRequest,
-        millrace.v1.tasks_pb2.EmbedResponse,
-    ],
-]
-
-class EmbeddingServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     """Turns texts into vectors."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Embed: _aio.UnaryUnaryMultiCallable[_tasks_pb2.EmbedRequest, _tasks_pb2.EmbedResponse]  # type: ignore[assignment]
+
+class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Turns texts into vectors."""
+
+    @_abc_1.abstractmethod
     def Embed(
         self,
-        request: millrace.v1.tasks_pb2.EmbedRequest,
+        request: _tasks_pb2.EmbedRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.tasks_pb2.EmbedResponse, collections.abc.Awaitable[millrace.v1.tasks_pb2.EmbedResponse]]: ...
+    ) -> _typing.Union[_tasks_pb2.EmbedResponse, _abc.Awaitable[_tasks_pb2.EmbedResponse]]: ...
 
-def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
-_ClassificationServiceClassifyType = typing_extensions.TypeVar(
-    '_ClassificationServiceClassifyType',
-    grpc.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.ClassifyRequest,
-        millrace.v1.tasks_pb2.ClassifyResponse,
-    ],
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.ClassifyRequest,
-        millrace.v1.tasks_pb2.ClassifyResponse,
-    ],
-    default=grpc.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.ClassifyRequest,
-        millrace.v1.tasks_pb2.ClassifyResponse,
-    ],
-)
-
-class ClassificationServiceStub(typing.Generic[_ClassificationServiceClassifyType]):
+class ClassificationServiceStub:
     """Labels a text, an image or a sound."""
 
-    @typing.overload
-    def __init__(self: ClassificationServiceStub[
-        grpc.UnaryUnaryMultiCallable[
-            millrace.v1.tasks_pb2.ClassifyRequest,
-            millrace.v1.tasks_pb2.ClassifyResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ClassificationServiceAsyncStub: ...
+    Classify: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ClassifyRequest, _tasks_pb2.ClassifyResponse]
 
-    @typing.overload
-    def __init__(self: ClassificationServiceStub[
-        grpc.aio.UnaryUnaryMultiCallable[
-            millrace.v1.tasks_pb2.ClassifyRequest,
-            millrace.v1.tasks_pb2.ClassifyResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    Classify: _ClassificationServiceClassifyType
-
-ClassificationServiceAsyncStub: typing_extensions.TypeAlias = ClassificationServiceStub[
-    grpc.aio.UnaryUnaryMultiCallable[
-        millrace.v1.tasks_pb2.ClassifyRequest,
-        millrace.v1.tasks_pb2.ClassifyResponse,
-    ],
-]
-
-class ClassificationServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class ClassificationServiceAsyncStub(ClassificationServiceStub):
     """Labels a text, an image or a sound."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Classify: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ClassifyRequest, _tasks_pb2.ClassifyResponse]  # type: ignore[assignment]
+
+class ClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Labels a text, an image or a sound."""
+
+    @_abc_1.abstractmethod
     def Classify(
         self,
-        request: millrace.v1.tasks_pb2.ClassifyRequest,
+        request: _tasks_pb2.ClassifyRequest,
         context: _ServicerContext,
-    ) -> typing.Union[millrace.v1.tasks_pb2.ClassifyResponse, collections.abc.Awaitable[millrace.v1.tasks_pb2.ClassifyResponse]]: ...
+    ) -> _typing.Union[_tasks_pb2.ClassifyResponse, _abc.Awaitable[_tasks_pb2.ClassifyResponse]]: ...
 
-def add_ClassificationServiceServicer_to_server(servicer: ClassificationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_ClassificationServiceServicer_to_server(servicer: ClassificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
-_SpeechServiceTranscribeType = typing_extensions.TypeVar(
-    '_SpeechServiceTranscribeType',
-    grpc.UnaryStreamMultiCallable[
-        millrace.v1.tasks_pb2.TranscribeRequest,
-        millrace.v1.tasks_pb2.TranscribeResponse,
-    ],
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.tasks_pb2.TranscribeRequest,
-        millrace.v1.tasks_pb2.TranscribeResponse,
-    ],
-    default=grpc.UnaryStreamMultiCallable[
-        millrace.v1.tasks_pb2.TranscribeRequest,
-        millrace.v1.tasks_pb2.TranscribeResponse,
-    ],
-)
-
-class SpeechServiceStub(typing.Generic[_SpeechServiceTranscribeType]):
+class SpeechServiceStub:
     """Turns speech into text."""
 
-    @typing.overload
-    def __init__(self: SpeechServiceStub[
-        grpc.UnaryStreamMultiCallable[
-            millrace.v1.tasks_pb2.TranscribeRequest,
-            millrace.v1.tasks_pb2.TranscribeResponse,
-        ],
-    ], channel: grpc.Channel) -> None: ...
-
-    @typing.overload
-    def __init__(self: SpeechServiceStub[
-        grpc.aio.UnaryStreamMultiCallable[
-            millrace.v1.tasks_pb2.TranscribeRequest,
-            millrace.v1.tasks_pb2.TranscribeResponse,
-        ],
-    ], channel: grpc.aio.Channel) -> None: ...
-
-    Transcribe: _SpeechServiceTranscribeType
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SpeechServiceAsyncStub: ...
+    Transcribe: _grpc.UnaryStreamMultiCallable[_tasks_pb2.TranscribeRequest, _tasks_pb2.TranscribeResponse]
     """Streams the transcript while it is found."""
 
-SpeechServiceAsyncStub: typing_extensions.TypeAlias = SpeechServiceStub[
-    grpc.aio.UnaryStreamMultiCallable[
-        millrace.v1.tasks_pb2.TranscribeRequest,
-        millrace.v1.tasks_pb2.TranscribeResponse,
-    ],
-]
-
-class SpeechServiceServicer(metaclass=abc.ABCMeta):
+@_typing.type_check_only
+class SpeechServiceAsyncStub(SpeechServiceStub):
     """Turns speech into text."""
 
-    @abc.abstractmethod
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Transcribe: _aio.UnaryStreamMultiCallable[_tasks_pb2.TranscribeRequest, _tasks_pb2.TranscribeResponse]  # type: ignore[assignment]
+    """Streams the transcript while it is found."""
+
+class SpeechServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Turns speech into text."""
+
+    @_abc_1.abstractmethod
     def Transcribe(
         self,
-        request: millrace.v1.tasks_pb2.TranscribeRequest,
+        request: _tasks_pb2.TranscribeRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[millrace.v1.tasks_pb2.TranscribeResponse], collections.abc.AsyncIterator[millrace.v1.tasks_pb2.TranscribeResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_tasks_pb2.TranscribeResponse], _abc.AsyncIterator[_tasks_pb2.TranscribeResponse]]:
         """Streams the transcript while it is found."""
 
-def add_SpeechServiceServicer_to_server(servicer: SpeechServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+def add_SpeechServiceServicer_to_server(servicer: SpeechServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
