@@ -36,6 +36,8 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 """The field of InferTensorContents for each datatype; the 16-bit floats have none."""
+MOST_CLASSES = 4096
+"""Of an output that is asked for as classifications, in each row."""
 ANY = -1
 LARGEST_DIMENSION = 2**31 - 1
 

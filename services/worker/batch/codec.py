@@ -1,16 +1,21 @@
 """The worker's border to the Open Inference Protocol: requests become arrays, arrays become responses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from millrace.engine import Work
 from millrace.oip.inference_pb2 import InferTensorContents, ModelInferRequest, ModelInferResponse
-from millrace.tensors import BYTES, CONTENTS, pack_bytes, unpack_bytes
-from services.worker.batch.graph import Array, Feed, Port, Ports
+from millrace.tensors import BYTES, CONTENTS, MOST_CLASSES, pack_bytes, unpack_bytes
+from services.worker.batch.bfloat16 import from_bits, to_bits
+from services.worker.batch.classes import classify
+from services.worker.batch.graph import BF16, Array, Feed, Port, Ports
 from services.worker.batch.processor import Part, Rejected
+
+CLASSIFICATION = "classification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,21 +23,34 @@ class Request(Part):
     """A ModelInferRequest."""
 
     request_id: str
+    classes: Mapping[str, int]
+    """By output: how many of its largest values are asked for instead of it."""
 
 
 class Tensors:
     """Implements `Processor` for ModelInferRequests: the graph's own inputs and outputs."""
 
-    def __init__(self, model: str, version: str, ports: Ports) -> None:
-        self._model, self._version, self._ports = model, version, ports
+    def __init__(
+        self, model: str, version: str, ports: Ports, labels: Mapping[str, Sequence[str]] = MappingProxyType({})
+    ) -> None:
+        """`labels`: what the values of an output are called, by its name."""
+        self._model, self._version, self._ports, self._labels = model, version, ports, labels
 
     def parts(self, work: Work) -> Iterator[Request]:
         if not work.results:
             yield decode(work.request, self._ports)
 
     def respond(self, part: Part, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
-        request_id = part.request_id if isinstance(part, Request) else ""
-        return encode(self._model, self._version, request_id, outputs)
+        assert isinstance(part, Request)
+        response = ModelInferResponse(model_name=self._model, model_version=self._version, id=part.request_id)
+        for port, array in outputs:
+            datatype = port.datatype
+            if (count := part.classes.get(port.name)) is not None:
+                labels = self._labels.get(port.name, ())
+                datatype, array = BYTES, classify(array, count, labels, batched=self._ports.batched)
+            response.outputs.add(name=port.name, datatype=datatype, shape=array.shape)
+            response.raw_output_contents.append(_raw(datatype, array))
+        return response
 
 
 def decode(body: bytes, ports: Ports) -> Request:
@@ -57,16 +75,19 @@ def decode(body: bytes, ports: Ports) -> Request:
     wanted = frozenset(output.name for output in request.outputs)
     if unknown := wanted - {port.name for port in ports.outputs}:
         raise Rejected("outputs", f"there is no output {min(unknown)}")
-    return Request(request_id=request.id, feed=feed, wanted=wanted, sizes=sizes)
+    return Request(request_id=request.id, feed=feed, wanted=wanted, sizes=sizes, classes=_classes(request, ports))
 
 
-def encode(model: str, version: str, request_id: str, outputs: Sequence[tuple[Port, Array]]) -> ModelInferResponse:
-    """One request's response."""
-    response = ModelInferResponse(model_name=model, model_version=version, id=request_id)
-    for port, array in outputs:
-        response.outputs.add(name=port.name, datatype=port.datatype, shape=array.shape)
-        response.raw_output_contents.append(_raw(port, array))
-    return response
+def _classes(request: ModelInferRequest, ports: Ports) -> dict[str, int]:
+    numbers = {port.name for port in ports.outputs if port.datatype != BYTES}
+    classes = {}
+    for index, output in enumerate(request.outputs):
+        if CLASSIFICATION in output.parameters:
+            count = classes[output.name] = output.parameters[CLASSIFICATION].int64_param
+            if not 1 <= count <= MOST_CLASSES or output.name not in numbers:
+                field = f"outputs[{index}].parameters[{CLASSIFICATION}]"
+                raise Rejected(field, f"must be from 1 to {MOST_CLASSES}, of a tensor of numbers")
+    return classes
 
 
 def _array(request: ModelInferRequest, index: int, port: Port) -> Array:
@@ -90,6 +111,8 @@ def _from_raw(raw: bytes, port: Port) -> Array:
         return _texts(unpack_bytes(raw))
     if port.datatype == "BOOL":
         return np.frombuffer(raw, np.uint8).astype(np.bool_)
+    if port.datatype == BF16:
+        return from_bits(raw)
     return np.frombuffer(raw, port.dtype.newbyteorder("<"))
 
 
@@ -116,7 +139,9 @@ def _note_sizes(port: Port, shape: Sequence[int], field: str, sizes: dict[str, i
             raise Rejected(field, f"{port.name} must have {expected} where it has {size}, as the other inputs")
 
 
-def _raw(port: Port, array: Array) -> bytes:
-    if port.datatype == BYTES:
+def _raw(datatype: str, array: Array) -> bytes:
+    if datatype == BF16:
+        return to_bits(array)
+    if datatype == BYTES:
         return pack_bytes([item.encode() if isinstance(item, str) else bytes(item) for item in array.ravel()])
     return array.tobytes()

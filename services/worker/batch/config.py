@@ -1,7 +1,7 @@
 """How a model's requests are batched: the part `batching` of model.yaml → `BatchConfig`."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ class BatchConfig:
     """Of each session; 0 lets the runtime choose."""
     sessions: int
     max_rows: int
+    preferred_rows: tuple[int, ...]
+    """Numbers of rows that a run had better have, rising; none: any."""
     delay_s: float
     """How long a batch that is not full waits for more; 0: it runs as soon as the device is free."""
     buckets: Mapping[str, tuple[int, ...] | int]
@@ -37,6 +39,12 @@ class BatchConfig:
         return sizes[place] if place < len(sizes) else size
 
 
+def _preferred(rows: Sequence[int], max_rows: int) -> tuple[int, ...]:
+    if max(rows, default=0) > max_rows:
+        raise ValueError(f"batching.preferred_rows: {max(rows)} is more than max_rows, {max_rows}")
+    return tuple(sorted(set(rows)))
+
+
 def read(context: EngineContext, cores: int) -> BatchConfig:
     """Raises ValueError where model.yaml names no graph for the device."""
     graphs, batching = context.config["graphs"], context.config["batching"]
@@ -50,6 +58,7 @@ def read(context: EngineContext, cores: int) -> BatchConfig:
         threads=max((context.threads or cores) // sessions, 1) if sessions > 1 else context.threads,
         sessions=sessions,
         max_rows=batching["max_rows"],
+        preferred_rows=_preferred(batching["preferred_rows"], batching["max_rows"]),
         delay_s=batching["delay_ms"] / 1000,
         buckets={
             name: sizes if isinstance(sizes, int) else tuple(sorted(sizes))

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import onnxruntime as ort
 import structlog
@@ -19,11 +18,12 @@ from google.protobuf.message import Message
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
-from services.worker.batch import config, graph
+from services.worker import tasks, untrusted
+from services.worker.batch import bfloat16, config, graph
 from services.worker.batch.codec import Tensors
 from services.worker.batch.forming import Batch, Forming, Item, Key, check_padding, cut, key_of, row_bytes
 from services.worker.batch.graph import Array, Port
-from services.worker.batch.processor import Part, Processor, Rejected
+from services.worker.batch.processor import Failed, Part, Processor, Rejected
 from services.worker.session import open_session
 
 HELD_BYTES = 256 << 20
@@ -31,6 +31,7 @@ HELD_BYTES = 256 << 20
 PADDING_BYTES = 64 << 20
 """What padding may add to one request: sizes that are small to say could else ask for any amount of it."""
 MESSAGE_CHARACTERS = 500
+LABELS_BYTES = 8 << 20
 INFER = "infer"
 log = structlog.get_logger()
 
@@ -42,12 +43,16 @@ class BatchEngine:
         """Raises ValueError where the graph cannot be served, and ONNX Runtime's errors."""
         self.config = config.read(context, os.cpu_count() or 1)
         self._model, self._version = context.folder.parent.name, context.folder.name
-        self._idle = deque(self._sessions())
-        self.ports = graph.read(self._idle[0])
+        sessions, widened = self._sessions()
+        self._idle = deque(sessions)
+        self.ports = graph.read(self._idle[0], widened)
         check_padding(self.ports, self.config.padding)
         if not self.ports.batched and self.config.max_rows > 1:
             log.info("model.unbatched", model=f"{self._model}/{self._version}", reason="its rows are not independent")
-        self._processors: Mapping[str, Processor] = {INFER: Tensors(self._model, self._version, self.ports)}
+        self._processors: Mapping[str, Processor] = {
+            INFER: Tensors(self._model, self._version, self.ports, self._labels(context)),
+            **tasks.processors(context, self.ports),
+        }
         self._news = threading.Condition()
         self._forming: list[Forming] = []
         """What waits, by key; only the newest of a key takes further requests."""
@@ -63,7 +68,7 @@ class BatchEngine:
 
     @property
     def signature(self) -> Signature:
-        return self.ports.signature(self.config.max_rows)
+        return replace(self.ports.signature(self.config.max_rows), tasks=tuple(self._processors))
 
     def capacity(self) -> Capacity:
         """What the sessions run, and as much that is laid out meanwhile."""
@@ -124,18 +129,28 @@ class BatchEngine:
                 self._release(item)
         return outputs + self._go_on(batch.items, {output.lease for output in outputs if output.last})
 
-    def _sessions(self) -> list[ort.InferenceSession]:
-        """One for each lane. On a CPU it is the same one: its runs then share the weights, and the caches that hold
-        them."""
+    def _sessions(self) -> tuple[list[ort.InferenceSession], frozenset[str]]:
+        """One for each lane, and their ports that stand for BF16. On a CPU it is the same one: its runs then share the
+        weights, and the caches that hold them."""
+        model, widened = self.config.graph.read_bytes(), frozenset[str]()
+        first = self._open(model)
+        if bfloat16.is_at_border(first):
+            model, widened = bfloat16.widen(model)
+            first = self._open(model)
         if self.config.device == "cpu":
-            return [self._open()] * self.config.sessions
-        return [self._open() for _ in range(self.config.sessions)]
+            return [first] * self.config.sessions, widened
+        return [first, *(self._open(model) for _ in range(self.config.sessions - 1))], widened
 
-    def _open(self) -> ort.InferenceSession:
-        path = self.config.graph
-        return open_session(
-            path.read_bytes(), device=self.config.device, threads=self.config.threads, weights=path.parent, strict=False
-        )
+    def _open(self, model: bytes) -> ort.InferenceSession:
+        folder = self.config.graph.parent
+        return open_session(model, device=self.config.device, threads=self.config.threads, weights=folder, strict=False)
+
+    def _labels(self, context: EngineContext) -> dict[str, list[str]]:
+        """By output, what its values are called. Raises ValueError for one that there is not."""
+        named: dict[str, str] = context.config["labels"]
+        if unknown := named.keys() - {port.name for port in self.ports.outputs}:
+            raise ValueError(f"labels.{min(unknown)}: the graph has no such output")
+        return {output: untrusted.read_lines(context.folder / file, LABELS_BYTES) for output, file in named.items()}
 
     def _processor(self, task: str) -> Processor:
         if (processor := self._processors.get(task or INFER)) is None:
@@ -167,7 +182,8 @@ class BatchEngine:
             try:
                 part = next(item.rest)
                 rows = self._rows(part)
-                following = replace(item, part=part, rows=rows, rows_before=item.rows_before + item.rows)
+                before = item.rows_before + item.rows
+                following = replace(item, part=part, rows=rows, rows_before=before, since=time.monotonic())
                 key = self._key(following)
             except Rejected as rejected:
                 failed.append(Output(lease=item.lease, last=True, failure=rejected.failure))
@@ -205,20 +221,31 @@ class BatchEngine:
             self._held_bytes -= item.payload_bytes
 
     def _next(self) -> Batch | None:
-        """From the batch that has waited longest. The lock is held, and let go while a batch that is not full waits for
-        its delay."""
+        """From the batch that has waited longest, of those that need not wait for more. The lock is held, and let go
+        while all of them wait."""
         while self._forming:
-            oldest = min(self._forming, key=lambda forming: forming.since)
-            left = oldest.since + self.config.delay_s - time.monotonic()
-            if self.config.delay_s and left > 0 and not oldest.full:
-                self._news.wait(left)
+            now = time.monotonic()
+            by_age = sorted(self._forming, key=lambda forming: forming.since)
+            ripe = next((forming for forming in by_age if self._is_ripe(forming, now)), None)
+            if ripe is None:
+                self._news.wait(by_age[0].since + self.config.delay_s - now)
                 continue
-            batch = oldest.take(self._share())
-            if not oldest.rows:
-                self._forming.remove(oldest)
+            batch = ripe.take(self._rows_of_a_run(ripe))
+            if not ripe.rows:
+                self._forming.remove(ripe)
             if batch is not None:
                 return batch
         return None
+
+    def _is_ripe(self, forming: Forming, now: float) -> bool:
+        preferred = self.config.preferred_rows
+        enough = forming.rows >= preferred[0] if preferred else forming.full
+        return enough or now >= forming.since + self.config.delay_s
+
+    def _rows_of_a_run(self, forming: Forming) -> int:
+        """The largest preferred number that waits; else what does."""
+        preferred = [rows for rows in self.config.preferred_rows if rows <= forming.rows]
+        return preferred[-1] if preferred else self._share()
 
     def _share(self) -> int:
         """How many rows a lane takes: what waits is shared out, so that none runs for long while another rests."""
@@ -248,13 +275,32 @@ class BatchEngine:
     def _split(self, batch: Batch, produced: list[tuple[Port, Array]]) -> list[Output]:
         outputs, row = [], 0
         for item in batch.items:
-            result = partial(self._respond, item, produced, row)
-            cost = item.rows_before + item.rows
-            outputs.append(Output(lease=item.lease, result=result, last=item.part.last, cost=cost))
+            answer = self._answer_at_once if item.part.at_once else self._answer
+            if (output := answer(item, produced, row)) is not None:
+                outputs.append(output)
             row += item.rows
         return outputs
 
-    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Message:
+    def _answer(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Output:
+        def result() -> Message:
+            message = self._respond(item, produced, row)
+            assert message is not None, "only parts that are answered at once may give none"
+            return message
+
+        return Output(lease=item.lease, result=result, last=item.part.last, cost=item.rows_before + item.rows)
+
+    def _answer_at_once(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Output | None:
+        """None where the job goes on without a response."""
+        cost = item.rows_before + item.rows
+        try:
+            message = self._respond(item, produced, row)
+        except Failed as failed:
+            return Output(lease=item.lease, last=True, failure=failed.failure, cost=cost)
+        if message is None and not item.part.last:
+            return None
+        return Output(lease=item.lease, result=message, last=item.part.last, cost=cost)
+
+    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Message | None:
         own = [
             (port, cut(port, array, item, row, self.ports))
             for port, array in produced

@@ -36,7 +36,7 @@ class Item:
     """Of the job's parts that ran before this one."""
     payload_bytes: int
     since: float
-    """When it came, in seconds of the monotonic clock."""
+    """When it came, in seconds of the monotonic clock; parts of a job that follow others come when those have run."""
     aborted: bool = False
 
 

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ DATATYPES: dict[str, tuple[str, npt.DTypeLike]] = {
     "tensor(double)": ("FP64", np.float64),
     "tensor(string)": (BYTES, np.object_),
 }
+BF16 = "BF16"
 ROWS = "rows"
 """What the first dimension of a batched graph's ports is called here, whatever the graph calls it."""
 MOST_DIMENSIONS = 64
@@ -51,6 +52,7 @@ class Port:
     name: str
     datatype: str
     dtype: np.dtype[Any]
+    """Of its arrays: float32 for BF16."""
     dims: tuple[int | str, ...]
 
     @property
@@ -75,14 +77,15 @@ class Ports:
         )
 
 
-def read(session: ort.InferenceSession) -> Ports:
-    """Raises ValueError for a graph with anything but tensors of the protocol's types.
+def read(session: ort.InferenceSession, bfloat16: Container[str] = ()) -> Ports:
+    """Raises ValueError for a graph with anything but tensors of the protocol's types. `bfloat16` names the ports of
+    FP32 that stand for such of BF16.
 
     Rows are batched where the first dimension of every port may have any size and two rows give together what they give
     apart. A graph that takes none of the trial inputs is believed where it calls all those dimensions the same.
     """
-    inputs = tuple(_port(argument) for argument in session.get_inputs())
-    outputs = tuple(_port(argument) for argument in session.get_outputs())
+    inputs = tuple(_port(argument, bfloat16) for argument in session.get_inputs())
+    outputs = tuple(_port(argument, bfloat16) for argument in session.get_outputs())
     firsts = {port.dims[0] if port.dims else 1 for port in (*inputs, *outputs)}
     batched = bool(inputs) and all(isinstance(first, str) for first in firsts)
     if batched and (verdict := rows_are_independent(session, inputs)) is not None:
@@ -164,7 +167,7 @@ def _by_row(port: Port) -> Port:
     return replace(port, dims=(ROWS, *port.dims[1:]))
 
 
-def _port(argument: ort.NodeArg) -> Port:
+def _port(argument: ort.NodeArg, bfloat16: Container[str]) -> Port:
     if argument.type not in DATATYPES:
         raise ValueError(f"{argument.name} is a {argument.type}: only tensors of {', '.join(_names())} are served")
     if len(argument.shape) > MOST_DIMENSIONS:
@@ -173,8 +176,9 @@ def _port(argument: ort.NodeArg) -> Port:
     dims = tuple(
         dim if isinstance(dim, int) else dim or f"{argument.name}.{axis}" for axis, dim in enumerate(argument.shape)
     )
+    datatype = BF16 if argument.name in bfloat16 else datatype
     return Port(name=argument.name, datatype=datatype, dtype=np.dtype(dtype), dims=dims)
 
 
 def _names() -> list[str]:
-    return [datatype for datatype, _ in DATATYPES.values()]
+    return [*(datatype for datatype, _ in DATATYPES.values()), BF16]

@@ -269,3 +269,37 @@ def test_payloads_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     assert engine.capacity().jobs == 0
     step(engine)
     assert engine.capacity().payload_bytes == 100
+
+
+def test_a_run_has_a_preferred_number_of_rows_where_as_many_wait() -> None:
+    engine = engine_of(affine(), max_rows=8, preferred_rows=[4, 2])
+    for index in range(7):
+        engine.add(leased(str(index), row(index, 0, 0)))
+    assert [len(step(engine)) for _ in range(3)] == [4, 2, 1]
+
+
+def test_with_a_delay_fewer_rows_than_preferred_wait_for_more() -> None:
+    engine = engine_of(affine(), max_rows=8, preferred_rows=[2, 4], delay_ms=10_000)
+    engine.add(leased("a", row(1, 0, 0)))
+    ran: list[int] = []
+    thread = threading.Thread(target=lambda: ran.append(len(step(engine))))
+    thread.start()
+    thread.join(0.1)
+    assert thread.is_alive()
+    engine.add(leased("b", row(2, 0, 0)))
+    thread.join(10)
+    assert ran == [2]
+
+
+def test_rows_that_are_enough_do_not_wait_behind_older_ones_of_another_shape() -> None:
+    engine = engine_of(attention(), max_rows=8, preferred_rows=[2], delay_ms=10_000)
+    engine.add(leased("old", text([1, 2, 3])))
+    engine.add(leased("a", text([1, 2])))
+    engine.add(leased("b", text([2, 1])))
+    assert sorted(output.lease for output in step(engine)) == ["a", "b"]
+    engine.abort("old")
+
+
+def test_a_preferred_number_beyond_the_largest_run_is_a_broken_model() -> None:
+    with pytest.raises(ValueError, match=r"batching\.preferred_rows: 9 is more than max_rows, 8"):
+        engine_of(affine(), max_rows=8, preferred_rows=[9])
