@@ -38,6 +38,8 @@ MOST_DIMENSIONS = 64
 """Numpy's own bound."""
 TRIAL_SIZES = (8, 32, 224)
 """What a dimension of any size is tried with: texts are fine with the first, convolutions with the last."""
+TRIAL_SAMPLES = 16_000
+"""What inputs of floats with one further dimension are tried with too: they may be sounds."""
 TRIAL_BYTES = 256 << 20
 """Of one row; of a graph with a larger one nothing is found out."""
 TRIAL_S = 60.0
@@ -100,7 +102,8 @@ def read(session: ort.InferenceSession, bfloat16: Container[str] = ()) -> Ports:
 def rows_are_independent(session: ort.InferenceSession, inputs: Sequence[Port]) -> bool | None:
     """Runs two rows apart and together; None where no trial input could be run. Raises ValueError where a run has no
     end."""
-    for size in TRIAL_SIZES:
+    may_be_sounds = all(port.dtype.kind == "f" and len(port.dims) == 2 for port in inputs)
+    for size in (*TRIAL_SIZES, TRIAL_SAMPLES) if may_be_sounds else TRIAL_SIZES:
         if trial_bytes(inputs, size) > TRIAL_BYTES:
             continue
         apart = [trial(inputs, size, row) for row in (0, 1)]
