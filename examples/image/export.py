@@ -24,6 +24,8 @@ licence: Apache-2.0
 graphs:
   cpu: {path: model.onnx, precision: fp32}
   cuda: {path: model.onnx, precision: fp32}
+classes: {scores: none}
+image: {scale: 0.06274509803921569, invert: true}
 batching: {max_rows: 64}
 """
 

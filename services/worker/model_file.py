@@ -1,9 +1,9 @@
-"""model.yaml: what a version of a model says of itself, and how it is to be served. docs/models.md explains each key."""
+"""model.yaml: what a version of a model says of itself, and how it is to be served. docs/models.md explains it."""
 
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """Of a model and of a version."""
@@ -20,6 +20,11 @@ def inside(path: str) -> str:
 
 InsidePath = Annotated[str, AfterValidator(inside)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+def problems(error: ValidationError) -> str:
+    """What is wrong with which keys, as one sentence."""
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors())
 
 
 class Frozen(BaseModel):
@@ -104,6 +109,12 @@ class ModelFile(Frozen):
     response_cache: bool = Field(default=False, description="whether equal requests get the answer that the first got")
     labels: dict[str, InsidePath] = Field(
         default_factory=dict, description="by output: a file that names its values, one a line"
+    )
+    classes: dict[str, Any] = Field(
+        default_factory=dict, description="which output has classes' scores; checked by the task itself"
+    )
+    embedding: dict[str, Any] = Field(
+        default_factory=dict, description="how embeddings are made of an output; checked by the task itself"
     )
     text: dict[str, Any] | None = Field(
         default=None, description="how the task is prepared from texts; checked by the task itself"

@@ -19,9 +19,14 @@ TOO_DEEP = "is nested too deeply"
 
 
 def names(folder: Path) -> list[str]:
-    """All files below, relative, sorted. Only plain files and folders may lie there: a link, be it symbolic or hard,
-    could show somebody else's file, and a pipe would be waited for."""
-    found: list[str] = []
+    """All files below, relative, sorted, as `files` lists them."""
+    return list(files(folder))
+
+
+def files(folder: Path) -> dict[str, os.stat_result]:
+    """All files below, by relative name, sorted. Only plain files and folders may lie there: a link, be it symbolic or
+    hard, could show somebody else's file, and a pipe would be waited for."""
+    found: dict[str, os.stat_result] = {}
     waiting = [folder.parent, folder]
     for path in waiting:
         if path.is_symlink():
@@ -33,8 +38,18 @@ def names(folder: Path) -> list[str]:
                 if _is_folder(entry):
                     waiting.append(Path(entry.path))
                 else:
-                    found.append(Path(entry.path).relative_to(folder).as_posix())
-    return sorted(found)
+                    name = Path(entry.path).relative_to(folder).as_posix()
+                    found[name] = entry.stat(follow_symlinks=False)
+    return dict(sorted(found.items()))
+
+
+def plain_file(path: Path) -> bool:
+    """Whether there is something of this name. Raises ValueError where it is no plain file."""
+    with os.scandir(path.parent) as entries:
+        entry = next((entry for entry in entries if entry.name == path.name), None)
+    if entry is not None and _is_folder(entry):
+        raise ValueError(f"{path.name} is a folder")
+    return entry is not None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -85,6 +100,10 @@ def read_text(path: Path, most: int) -> str:
         return _read(path, most).decode()
     except UnicodeDecodeError:
         raise ValueError(f"{path.name} is not UTF-8") from None
+
+
+def read_lines(path: Path, most: int) -> list[str]:
+    return read_text(path, most).removesuffix("\n").split("\n")
 
 
 def _read(path: Path, most: int) -> bytes:

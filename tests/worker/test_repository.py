@@ -1,14 +1,12 @@
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from millrace.engine import CONTRACT
 from services.worker import repository
-from services.worker.generation import GenerationEngine
 from services.worker.repository import Model
-from services.worker.stub import StubEngine
 from tests.models import write_model
 
 STUB = {"name": "stub", "task": "text-generation", "engine": "stub"}
@@ -82,7 +80,7 @@ BROKEN = [
     ({"graphs": {"tpu": {"path": "."}}}, "graphs.tpu"),
     ({"graphs": {"cpu": {"path": "../../elsewhere"}}}, "must lie inside the model's folder"),
     ({"graphs": {"cpu": {"path": "/etc"}}}, "must lie inside the model's folder"),
-    ({"graphs": {"cpu": {"path": "fp32"}}}, "graphs.cpu: genai_config.json is missing in fp32"),
+    ({"graphs": {"cpu": {"path": "fp32"}}}, "graphs.cpu: fp32/genai_config.json is missing"),
     ({"prefill_chunk_tokens": 64, "step_tokens": 32}, "step_tokens: must hold at least one chunk"),
     ({"defaults": {"top_p": 0}}, "defaults.top_p"),
 ]
@@ -134,55 +132,71 @@ def test_a_repository_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
         repository.scan(tmp_path / "nowhere")
 
 
-def test_an_engine_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    write_stub(tmp_path, slots=7)
-    engine = repository.load(only(tmp_path), "cpu", threads=1)
-    assert isinstance(engine, StubEngine)
-    assert engine.capacity().jobs == 7
+def test_a_file_of_labels_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = write_stub(tmp_path, labels={"scores": "labels.txt"})
+    assert reason(tmp_path) == "labels.scores: labels.txt is missing"
+    (path / "labels.txt").write_text("a\nb\n")
+    assert only(tmp_path).file.labels == {"scores": "labels.txt"}
 
 
-def test_the_generation_engine_is_loaded_warm(tmp_path: Path) -> None:
-    write_model(tmp_path)
-    engine = repository.load(only(tmp_path), "auto", threads=1)
-    assert isinstance(engine, GenerationEngine)
-    assert engine.step() is None
+def test_labels_lie_inside_the_models_folder(tmp_path: Path) -> None:
+    write_stub(tmp_path, labels={"scores": "../../labels.txt"})
+    assert "labels.scores: Value error, must lie inside the model's folder" in reason(tmp_path)
 
 
-def test_an_unknown_engine_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    write_stub(tmp_path, engine="nonesuch")
-    with pytest.raises(ValueError, match=r"'nonesuch': installed are .*generation.*stub"):
-        repository.load(only(tmp_path), "cpu", threads=1)
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The versions whose files were read."""
+    versions: list[str] = []
+    real = repository._read
+
+    def reads(path: Path, *rest: Any) -> Model:
+        versions.append(path.name)
+        return real(path, *rest)
+
+    monkeypatch.setattr(repository, "_read", reads)
+    return versions
 
 
-def test_a_model_without_a_graph_for_the_device_says_which_it_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_model(tmp_path)
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert repository.resolve_device("auto") == "cuda"
-    with pytest.raises(ValueError, match="no graph for cuda: it has cpu"):
-        repository.load(only(tmp_path), "cuda", threads=1)
+def test_what_an_earlier_scan_knows_is_read_again_only_where_it_has_changed(tmp_path: Path, read: list[str]) -> None:
+    path = write_stub(tmp_path)
+    write_stub(tmp_path, "2", nonsense=1)
+    models, broken = repository.scan(tmp_path)
+    assert read == ["1", "2"]
+    assert repository.scan(tmp_path, known=[*models, *broken]) == (models, broken)
+    assert read == ["1", "2"]
+    (path / "model.yaml").write_text(yaml.safe_dump(STUB | {"slots": 5}))
+    ((changed,), _) = repository.scan(tmp_path, known=[*models, *broken])
+    assert read == ["1", "2", "1"]
+    assert changed.file.slots == 5
+    assert changed.digest != models[0].digest
 
 
-def test_a_context_longer_than_the_graphs_is_refused(tmp_path: Path) -> None:
-    write_model(tmp_path, context_length=4096)
-    with pytest.raises(ValueError, match="4096 is more than the graph's 128"):
-        repository.load(only(tmp_path), "cpu", threads=1)
+def test_a_policy_that_has_changed_holds_for_versions_that_have_not(tmp_path: Path, read: list[str]) -> None:
+    for version in ("1", "2"):
+        write_stub(tmp_path, version)
+    models, _ = repository.scan(tmp_path)
+    (tmp_path / "stub" / "model.yaml").write_text("versions: {latest: 1}")
+    again, _ = repository.scan(tmp_path, known=models)
+    assert [model.chosen for model in again] == [False, True]
+    assert read == ["1", "2"]
 
 
-def test_auto_takes_the_cpu_where_there_is_no_gpu_and_cuda_names_the_extra_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
-    assert repository.resolve_device("auto") == repository.resolve_device("cpu") == "cpu"
-    with pytest.raises(ValueError, match=r"millrace\[gpu\]"):
-        repository.resolve_device("cuda")
-    with pytest.raises(ValueError, match="unknown device 'tpu'"):
-        repository.resolve_device("tpu")
-
-
-def test_an_engine_for_a_later_contract_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_stub(tmp_path)
-    monkeypatch.setattr(StubEngine, "contract", CONTRACT + 1, raising=False)
-    with pytest.raises(ValueError, match="was written for contract"):
-        repository.load(only(tmp_path), "cpu", threads=1)
+@pytest.mark.parametrize("touch", ["bytes", "name", "replaced"])
+def test_no_change_of_the_files_goes_unseen(tmp_path: Path, touch: str) -> None:
+    path = write_stub(tmp_path)
+    weights = path / "weights"
+    weights.write_bytes(b"abc")
+    status = weights.stat()
+    before = only(tmp_path)
+    if touch == "bytes":
+        weights.write_bytes(b"abd")
+    elif touch == "name":
+        weights.rename(path / "other")
+    else:
+        (path / "new").write_bytes(b"abd")
+        (path / "new").replace(weights)
+    if touch != "name":
+        os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ((after,), _) = repository.scan(tmp_path, known=[before])
+    assert after.digest != before.digest
