@@ -31,6 +31,8 @@ class Plan:
     grpc_port: int
     http_port: int
     log_level: str
+    openai: bool = True
+    """Frontends serve OpenAI's HTTP API."""
 
 
 class Fleet:
@@ -61,10 +63,15 @@ class Fleet:
         )
         self.grpc.append(grpc)
         self.http.append(http)
+        options = {
+            "MILLRACE_GRPC_ADDRESS": grpc,
+            "MILLRACE_HTTP_ADDRESS": http,
+            "MILLRACE_OPENAI": "1" if self._plan.openai else "0",
+        }
         return Child(
             name=f"frontend-{index + 1}",
             command=[sys.executable, "-m", "services.frontend"],
-            environment=self._environment() | {"MILLRACE_GRPC_ADDRESS": grpc, "MILLRACE_HTTP_ADDRESS": http},
+            environment=self._environment() | options,
             ready_mark="frontend ready ",
         )
 

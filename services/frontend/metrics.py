@@ -17,7 +17,7 @@ class Metrics:
         loop = asyncio.get_running_loop()
         tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         self.calls = Counter(
-            "millrace_frontend_calls", "RPCs that have ended", ["method", "code"], registry=self.registry
+            "millrace_frontend_calls", "calls that have ended", ["method", "code"], registry=self.registry
         )
         self.streams = Gauge("millrace_frontend_streams", "streams open", registry=self.registry)
         self.results = Counter("millrace_frontend_results", "results relayed", registry=self.registry)

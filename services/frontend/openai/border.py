@@ -1,0 +1,80 @@
+"""What stands around every exchange: counting, a caller who leaves, and the one place where errors become answers."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from millrace.errors import Code, MillraceError
+from services.frontend.metrics import Metrics
+from services.frontend.openai.exchange import Exchange
+from services.frontend.status import Unexpected
+
+MOUNT = "/v1"
+Behaviour = Callable[[Exchange], Coroutine[Any, Any, None]]
+log = structlog.get_logger()
+
+
+class Border:
+    """Makes routes of behaviours."""
+
+    def __init__(self, metrics: Metrics, slow_reader_s: float, max_request_bytes: int) -> None:
+        self.metrics, self.slow_reader_s, self.max_request_bytes = metrics, slow_reader_s, max_request_bytes
+
+    def route(self, method: str, path: str, behaviour: Behaviour) -> Route:
+        """`path` is behind the API's own."""
+        return Route(path, Endpoint(self, f"{method} {MOUNT}{path}", behaviour), methods=[method])
+
+
+class Endpoint:
+    """What stands around every exchange, as an ASGI application."""
+
+    def __init__(self, border: Border, name: str, behaviour: Behaviour) -> None:
+        self._border, self._name, self._behaviour = border, name, behaviour
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        metrics, code = self._border.metrics, Code.CANCELLED
+        exchange = Exchange(scope, receive, send, self._border.slow_reader_s)
+        try:
+            await exchange.read(self._border.max_request_bytes)
+            await _while_there(exchange, self._behaviour(exchange))
+            code = Code.OK
+        except ClientDisconnect:
+            log.debug("caller.gone", path=self._name, job_id=exchange.job_id)
+        except MillraceError as error:
+            code = error.code
+            metrics.refused.labels(error.reason).inc()
+            await exchange.fail(error)
+        except Exception:
+            code = Code.INTERNAL
+            log.exception("call.failed", method=self._name, job_id=exchange.job_id)
+            await exchange.fail(Unexpected())
+        finally:
+            metrics.calls.labels(self._name, code.name).inc()
+
+
+async def _while_there(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+    """Raises ClientDisconnect, with the work cancelled, where the caller leaves before it is done."""
+    working, watching = asyncio.create_task(work), asyncio.create_task(exchange.until_gone())
+    tasks = (working, watching)
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        working.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def not_found(_: Request, error: Exception) -> Response:
+    """Of the router: no such path, or not by this method."""
+    status = getattr(error, "status_code", 500)
+    told = {"message": getattr(error, "detail", ""), "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": told}, status, getattr(error, "headers", None))
