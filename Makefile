@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check lint format proto bench bench-generation lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check contract lint format proto bench bench-generation lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +56,10 @@ $(PARITY): requirements.lock tests/parity/requirements.txt tests/parity/models.t
 
 parity: $(PARITY) ## compare exported models with transformers: logits and greedy text; downloads torch
 	build/parity/bin/python -m pytest tests/parity $(ARGS)
+
+contract: $(ENVIRONMENT) ## others' clients against a fleet: perf_analyzer, genai-perf, aiperf, KServe, MLServer; downloads 1.9 GB
+	$(BIN)/python -m tests.contract.peers
+	$(BIN)/python -m pytest tests/contract $(ARGS)
 
 gpu-check: ## check and measure the generation engine on an NVIDIA GPU; skips without one
 	$(BIN)/python -m scripts.gpu_check $(ARGS)

@@ -86,6 +86,9 @@ class Output:
     cost: float = 0.0
     """The job's total cost so far, in tokens (prompt plus completion) or rows; never less than before. Settles what the
     queue charged."""
+    began: float = 0.0
+    """When the model began to run for it, in seconds of time.monotonic(); 0: with the step. For engines whose steps may
+    wait before they run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from millrace.cli import calls, tasks
+from millrace.cli import calls, repository, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
 from millrace.cli.options import Address, Model, Tenant
@@ -30,6 +30,10 @@ Models = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one.")
 ]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
+Patience = Annotated[
+    float | None, typer.Option("--timeout", min=1, metavar="SECONDS", help="How long to wait; unset: 10 minutes.")
+]
 LogLevel = Annotated[Literal["debug", "info", "warning", "error"], typer.Option(help="What the processes say.")]
 
 
@@ -43,6 +47,7 @@ def up(
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8001,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8002,
     log_level: LogLevel = "warning",
+    openai: Annotated[bool, typer.Option(help="Serve OpenAI's HTTP API too, on the HTTP ports.")] = True,
 ) -> None:
     """Run everything on this machine: Redis, frontends and workers. Ctrl-C drains and stops.
 
@@ -60,6 +65,7 @@ def up(
         grpc_port=grpc_port,
         http_port=http_port,
         log_level=log_level,
+        openai=openai,
     )
     if (problem := check(plan)) is not None:
         fail(problem)
@@ -87,12 +93,11 @@ def frontend(
 @app.command()
 def worker(
     redis: Redis = None,
-    models: Annotated[Path | None, typer.Option(metavar="DIR", help="The model repository. Unset: models.")] = None,
+    models: Annotated[str | None, typer.Option(metavar="DIR|URL", help="The model repository. Unset: models.")] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Unset: auto.")] = None,
 ) -> None:
     """Run one worker in this process. All settings: python -m services.worker --help"""
-    folder = None if models is None else str(models)
-    become("services.worker", MILLRACE_REDIS_URL=redis, MILLRACE_MODELS=folder, MILLRACE_DEVICE=device)
+    become("services.worker", MILLRACE_REDIS_URL=redis, MILLRACE_MODELS=models, MILLRACE_DEVICE=device)
 
 
 @app.command()
@@ -195,9 +200,37 @@ for command in (tasks.embed, tasks.classify, tasks.transcribe):
 
 
 @app.command()
-def models(address: Address = "127.0.0.1:8001", tenant: Tenant = "default") -> None:
+def models(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every version in the repository: its state, and why it is in it.")
+    ] = False,
+    address: Address = "127.0.0.1:8001",
+    tenant: Tenant = "default",
+) -> None:
     """List what is served, by how many workers, and how long a new job would wait."""
-    raise typer.Exit(calls.run(calls.models(address, tenant)))
+    raise typer.Exit(calls.run(repository.show(address, tenant) if everything else calls.models(address, tenant)))
+
+
+@app.command()
+def load(
+    model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
+) -> None:
+    """Have every worker load a model, or load anew what has changed of it, and wait until all have.
+
+    [bold]millrace load pycode[/bold]
+    """
+    raise typer.Exit(calls.run(repository.load(address, tenant, model, timeout)))
+
+
+@app.command()
+def unload(
+    model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
+) -> None:
+    """Have every worker unload a model, once the jobs that were accepted are done, and wait until all have.
+
+    [bold]millrace unload pycode[/bold]
+    """
+    raise typer.Exit(calls.run(repository.unload(address, tenant, model, timeout)))
 
 
 def _text(given: str | None) -> str | None:

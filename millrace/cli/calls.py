@@ -20,6 +20,9 @@ INTERRUPTED = 130
 KNOCK_S = 2.0
 HINTS = {
     "MODEL_UNKNOWN": "`millrace models` lists what is served there.",
+    "MODEL_LOAD_FAILED": "What was served before is served still: `millrace models --all` shows it.",
+    "NO_WORKER": "`millrace models` lists what is served; a worker that starts does what was commanded before.",
+    "STILL_AT_IT": "The workers go on with it: `millrace models --all` shows how far they are.",
     "TASK_UNIMPLEMENTED": "`millrace models` lists each model's task: generate writes text, infer takes tensors.",
 }
 """What to do about an error, by its reason."""
@@ -38,10 +41,10 @@ def run(call: Coroutine[Any, Any, None]) -> int:
         return 2
     except MillraceError as error:
         errors.print(f"[red]{error.code.name}[/red] {error.reason}: {escape(error.message)}")
-        if isinstance(error, Unavailable):
-            errors.print("Is Millrace running there? `millrace up` starts it; --address says where it is.")
-        elif error.reason in HINTS:
+        if error.reason in HINTS:
             errors.print(HINTS[error.reason])
+        elif isinstance(error, Unavailable):
+            errors.print("Is Millrace running there? `millrace up` starts it; --address says where it is.")
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED

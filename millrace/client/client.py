@@ -16,7 +16,15 @@ from millrace.client.infer import Arrays, Deadline, Inputs, check_kind, set_job
 from millrace.client.request import GenerateOptions, PriorityName, Prompt, make_job_options, make_request
 from millrace.client.results import Completion, Delta, to_completion, to_delta
 from millrace.client.typed import TypedTasks
-from millrace.oip.inference_pb2 import ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse
+from millrace.oip.inference_pb2 import (
+    ModelInferResponse,
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    RepositoryIndexRequest,
+    RepositoryIndexResponse,
+    RepositoryModelLoadRequest,
+    RepositoryModelUnloadRequest,
+)
 from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.v1.fleet_pb2 import ListModelsRequest, ListWorkersRequest, Model, Worker
 from millrace.v1.fleet_pb2_grpc import FleetServiceStub
@@ -249,6 +257,46 @@ class AsyncClient(TypedTasks):
             )
         )
         return list(answer.workers)
+
+    async def repository_index(
+        self, *, repository: str = "", ready: bool = False
+    ) -> list[RepositoryIndexResponse.ModelIndex]:
+        """Every version in the repository of the workers, or in the one named: its state, and why it is in it. `ready`:
+        only what is served."""
+        request = RepositoryIndexRequest(repository_name=repository, ready=ready)
+        answer = await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).RepositoryIndex(
+                request, metadata=self._metadata, timeout=UNARY_S
+            )
+        )
+        return list(answer.models)
+
+    async def load_model(self, model: str, *, repository: str = "", timeout_s: float | None = None) -> None:
+        """Has every worker load a model, or load anew what has changed of it; answers when all of them have. Where the
+        time is up before, the command stands. MillraceError of FAILED_PRECONDITION says which worker could not, and
+        why; what it served before it serves still."""
+        request, deadline = (
+            RepositoryModelLoadRequest(repository_name=repository, model_name=model),
+            Deadline(timeout_s),
+        )
+        await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).RepositoryModelLoad(
+                request, metadata=self._metadata, timeout=deadline.left_s
+            ),
+            retry_late=False,
+        )
+
+    async def unload_model(self, model: str, *, repository: str = "", timeout_s: float | None = None) -> None:
+        """Has every worker unload a model, once the jobs that were accepted before are done; answers when all of them
+        have. Where the time is up before, the command stands."""
+        request = RepositoryModelUnloadRequest(repository_name=repository, model_name=model)
+        deadline = Deadline(timeout_s)
+        await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).RepositoryModelUnload(
+                request, metadata=self._metadata, timeout=deadline.left_s
+            ),
+            retry_late=False,
+        )
 
     def _watch(self, job_id: str, place: Place) -> AsyncGenerator[JobResult, None]:
         """A job's results from `place` on."""

@@ -11,7 +11,7 @@ from millrace.client.loop import LoopThread
 from millrace.client.request import GenerateOptions, PriorityName, Prompt
 from millrace.client.results import Completion, Delta
 from millrace.client.sync_typed import SyncTypedTasks
-from millrace.oip.inference_pb2 import ModelMetadataResponse
+from millrace.oip.inference_pb2 import ModelMetadataResponse, RepositoryIndexResponse
 from millrace.v1.fleet_pb2 import Model, Worker
 from millrace.v1.job_service_pb2 import Job
 
@@ -201,3 +201,21 @@ class Client(SyncTypedTasks):
     def workers(self) -> list[Worker]:
         """The workers that are alive, and what they are busy with."""
         return self._loop.call(self._client.workers)
+
+    def repository_index(
+        self, *, repository: str = "", ready: bool = False
+    ) -> list[RepositoryIndexResponse.ModelIndex]:
+        """Every version in the repository of the workers, or in the one named: its state, and why it is in it. `ready`:
+        only what is served."""
+        return self._loop.call(self._client.repository_index, repository=repository, ready=ready)
+
+    def load_model(self, model: str, *, repository: str = "", timeout_s: float | None = None) -> None:
+        """Has every worker load a model, or load anew what has changed of it; answers when all of them have. Where the
+        time is up before, the command stands. MillraceError of FAILED_PRECONDITION says which worker could not, and
+        why; what it served before it serves still."""
+        self._loop.call(self._client.load_model, model, repository=repository, timeout_s=timeout_s)
+
+    def unload_model(self, model: str, *, repository: str = "", timeout_s: float | None = None) -> None:
+        """Has every worker unload a model, once the jobs that were accepted before are done; answers when all of them
+        have. Where the time is up before, the command stands."""
+        self._loop.call(self._client.unload_model, model, repository=repository, timeout_s=timeout_s)

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millrace.v1.tasks_pb2 import ClassifyRequest, ClassifyResponse, EmbedResponse, TranscribeResponse
 
 if TYPE_CHECKING:
-    from typing import Any
-
     import numpy.typing as npt
 
 Vectors: TypeAlias = "npt.NDArray[Any]"
@@ -63,10 +61,11 @@ def make_classify_request(
     top_k: int | None,
 ) -> ClassifyRequest:
     """Raises TypeError where not exactly one of text, image and audio is given."""
-    given = {"text": text, "image": image, "audio": audio}
-    if sum(value is not None for value in given.values()) != 1:
-        raise TypeError(f"one of {', '.join(given)} is needed")
-    return ClassifyRequest(model=model, model_version=model_version, text=text, image=image, audio=audio, top_k=top_k)
+    inputs: dict[str, Any] = {"text": text, "image": image, "audio": audio}
+    given = {name: value for name, value in inputs.items() if value is not None}
+    if len(given) != 1:
+        raise TypeError(f"one of {', '.join(inputs)} is needed")
+    return ClassifyRequest(model=model, model_version=model_version, top_k=top_k or 0, **given)
 
 
 def to_embeddings(message: EmbedResponse) -> Embeddings:

@@ -1,11 +1,13 @@
 """The queue's contract: jobs, leases, interest, the results log, and the mailbox that saves polling it."""
 
+from millrace.queue.commands import Command, Commands, Verb
 from millrace.queue.connection import connect
 from millrace.queue.durability import Durability, Fast, Replicated
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.mailbox import Inbox, Mailbox
 from millrace.queue.queue import JobQueue
-from millrace.queue.registry import ModelEntry, Registry, WorkerEntry
+from millrace.queue.registry import Carried, Indexed, ModelEntry, ModelState, Registry, WorkerEntry
+from millrace.queue.statistics import ModelTotals, Runs, Spent, Statistics
 from millrace.queue.types import (
     Emission,
     End,
@@ -25,6 +27,9 @@ from millrace.queue.types import (
 )
 
 __all__ = [
+    "Carried",
+    "Command",
+    "Commands",
     "Durability",
     "Emission",
     "End",
@@ -32,6 +37,7 @@ __all__ = [
     "Entry",
     "Fast",
     "Inbox",
+    "Indexed",
     "JobQueue",
     "JobRecord",
     "JobRef",
@@ -39,16 +45,22 @@ __all__ = [
     "Limits",
     "Mailbox",
     "ModelEntry",
+    "ModelState",
+    "ModelTotals",
     "ModelVersion",
     "Priority",
     "Registry",
     "Replicated",
     "Result",
+    "Runs",
     "Seal",
     "Seen",
+    "Spent",
     "State",
+    "Statistics",
     "Submission",
     "Taken",
+    "Verb",
     "Verdict",
     "WorkerEntry",
     "connect",

@@ -10,6 +10,11 @@ clock in milliseconds.
                                                                   retention, 1 m  an anonymous job has none
     mr:workers                   hash    worker → frontend        each field 5 s  worker id → expiry and JSON
     mr:models                    hash    worker → frontend        each field 7 d  NAME/VERSION → expiry and JSON
+    mr:commands                  hash    frontend → worker        none            REPOSITORY/NAME → JSON: the last word
+                                                                                  on a model, and its serial number;
+                                                                                  serial: the newest
+    mr:statistics                channel frontend → all           none            NONCE: announce what was done, and
+    mr:heard:NONCE               string  all → frontend           10 s            add 1 here
     mr:mailbox:FRONTEND          channel scripts → frontend       none            what a script did to watched jobs
     …:job:JOB                    hash    scripts → scripts        deadline + 7 d; the job; see scripts/prelude.lua
                                                                   from its end
@@ -43,6 +48,8 @@ clock in milliseconds.
                                                                                   when it must again), amnesty
     …:take:WORKER                hash    take → take              two leases      sequence, reply: the last take again
     …:barrier                    string  frontend → replicas      a minute        written before each WAIT
+    …:statistics                 hash    all → frontend           each field 1 d  process → expiry and JSON: what it has
+                                                                                  done of the model
     …:bell                       list    scripts → worker         a minute        hints that work waits
 """
 
@@ -53,6 +60,8 @@ from dataclasses import dataclass
 PREFIX = "mr:"
 WORKERS = PREFIX + "workers"
 MODELS = PREFIX + "models"
+STATISTICS = PREFIX + "statistics"
+COMMANDS = PREFIX + "commands"
 
 TENANT_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 JOB_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -132,6 +141,14 @@ def fair(model: ModelVersion, priority: int) -> str:
 
 def bell(model: ModelVersion) -> str:
     return f"{model.base}bell"
+
+
+def heard(nonce: str) -> str:
+    return f"{PREFIX}heard:{nonce}"
+
+
+def statistics(model: ModelVersion) -> str:
+    return f"{model.base}statistics"
 
 
 def mailbox(frontend: str) -> str:

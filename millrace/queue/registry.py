@@ -1,12 +1,13 @@
 """Who is alive and what is served: two hashes whose entries expire one by one.
 
 Workers announce themselves each second and vanish after `WORKER_MS`; a model stays known for a week after its last
-worker, so that its queue may wait for a fleet that was scaled to zero.
+worker, so that its queue may wait for a fleet that was scaled to zero, unless it was unloaded on purpose.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from millrace.errors import Unavailable
@@ -58,21 +59,63 @@ class ModelEntry:
         return ModelVersion(self.name, self.version)
 
 
+class ModelState(StrEnum):
+    """How a model version stands on one worker, in the words of the Open Inference Protocol's extensions."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    """It takes no new jobs, and is gone when those that wait or run are done."""
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """A model version in a worker's repository."""
+
+    name: str
+    version: str
+    """Empty where the model as a whole is meant."""
+    state: ModelState
+    reason: str = ""
+    """Why it is in this state, or, while it is ready, why it is not what its files say now."""
+
+    @property
+    def model(self) -> ModelVersion:
+        return ModelVersion(self.name, self.version)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """The last command about a model that a worker has carried out."""
+
+    name: str
+    serial: int
+    failure: str = ""
+    """Why it could not; what was served before is served still."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerEntry:
-    """A live worker. `models` are the NAME/VERSION it is ready for; `broken` says which folders it could not load."""
+    """A live worker, the versions in its repository, and the commands that it has carried out."""
 
     worker_id: str
     device: str
     execution_provider: str
     state: str
     """loading, ready or draining."""
-    models: tuple[str, ...] = ()
-    broken: tuple[str, ...] = ()
+    repository: str = "models"
+    index: tuple[Indexed, ...] = ()
+    carried: tuple[Carried, ...] = ()
     running_jobs: int = 0
     free_slots: int = 0
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The NAME/VERSION that it is ready for."""
+        return tuple(str(one.model) for one in self.index if one.state is ModelState.READY)
 
 
 class Registry:
@@ -82,19 +125,25 @@ class Registry:
         self._redis = redis
 
     async def announce(self, worker: WorkerEntry, models: Sequence[ModelEntry]) -> None:
-        """Says that a worker lives and what it serves; repeated each second."""
-        await self._write(keys.WORKERS, WORKER_MS, {worker.worker_id: _pack(worker)})
+        """Says that a worker lives and what it serves; repeated each second. Whoever reads the workers first, and then
+        the models, knows each model that a worker is ready for."""
         if models:
             await self._write(keys.MODELS, MODEL_MS, {str(entry.model): _pack(entry) for entry in models})
+        await self._write(keys.WORKERS, WORKER_MS, {worker.worker_id: _pack(worker)})
 
     async def leave(self, worker_id: str) -> None:
         await self._write(keys.WORKERS, 0, {worker_id: ""})
 
+    async def forget(self, models: Iterable[ModelVersion]) -> None:
+        """Models that were unloaded on purpose: nobody waits for a worker that has them."""
+        if names := [str(model) for model in models]:
+            await self._write(keys.MODELS, 0, dict.fromkeys(names, ""))
+
     async def workers(self) -> list[WorkerEntry]:
-        return [WorkerEntry(**_tuples(fields)) for fields in await self._read(keys.WORKERS)]
+        return [_worker(entry) for entry in await self._read(keys.WORKERS)]
 
     async def models(self) -> list[ModelEntry]:
-        return [_model(fields) for fields in await self._read(keys.MODELS)]
+        return [_model(entry) for entry in await self._read(keys.MODELS)]
 
     async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
         flat = [part for entry in entries.items() for part in entry]
@@ -117,13 +166,21 @@ def _pack(entry: ModelEntry | WorkerEntry) -> str:
     return json.dumps(asdict(entry), separators=(",", ":"))
 
 
-def _model(fields: dict[str, Any]) -> ModelEntry:
+def _worker(entry: dict[str, Any]) -> WorkerEntry:
+    index = tuple(Indexed(**(one | {"state": ModelState(one["state"])})) for one in entry.get("index", ()))
+    carried = tuple(Carried(**one) for one in entry.get("carried", ()))
+    return WorkerEntry(**(_known(WorkerEntry, entry) | {"index": index, "carried": carried}))
+
+
+def _model(entry: dict[str, Any]) -> ModelEntry:
     tensors = {
-        kind: tuple(TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"])) for spec in fields[kind])
+        kind: tuple(TensorSpec(spec["name"], spec["datatype"], tuple(spec["shape"])) for spec in entry[kind])
         for kind in ("inputs", "outputs")
     }
-    return ModelEntry(**(_tuples(fields) | tensors))
+    return ModelEntry(**(_known(ModelEntry, entry) | tensors))
 
 
-def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+def _known(kind: type[ModelEntry | WorkerEntry], entry: dict[str, Any]) -> dict[str, Any]:
+    """Without what only a later version of this service knows: while a fleet is renewed, both are in it."""
+    names = {field.name for field in fields(kind)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items() if name in names}

@@ -9,16 +9,17 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
-from millrace.errors import Code, Exhausted, MillraceError
+from millrace.errors import Code, Exhausted, MillraceError, Unavailable
 from services.frontend.call import Call, Context, GrpcCall
 from services.frontend.metrics import Metrics
+from services.frontend.reading import Reading
 from services.frontend.status import DETAILS_KEY, Unexpected, to_status
 
 T = TypeVar("T")
 R = TypeVar("R")
 Unary: TypeAlias = Callable[[bytes, Call], Awaitable[Message | bytes]]
 Stream: TypeAlias = Callable[[bytes, Call], Awaitable[None]]
-Duplex: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[None]]
+Duplex: TypeAlias = Callable[[AsyncIterator[bytes], GrpcCall], Awaitable[None]]
 Method: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 ENDED = (("millrace-ended", "1"),)
@@ -36,6 +37,7 @@ class Border:
     def __init__(self, metrics: Metrics, slow_reader_s: float) -> None:
         self._metrics = metrics
         self._slow_reader_s = slow_reader_s
+        self._readings: set[Reading] = set()
 
     def unary(self, name: str, behaviour: Unary) -> Method:
         """A behaviour that has serialised its answer already gives bytes."""
@@ -54,15 +56,37 @@ class Border:
         return grpc.unary_stream_rpc_method_handler(answer)
 
     def duplex(self, name: str, behaviour: Duplex) -> Method:
-        """A behaviour that reads requests for as long as they come, and sends meanwhile."""
+        """A behaviour that reads requests for as long as they come, and sends meanwhile. A drain ends the reading; the
+        caller is then told to go elsewhere, once the behaviour has done what it had read."""
+
+        async def read(reading: Reading, call: GrpcCall) -> None:
+            await behaviour(reading, call)
+            if reading.stopped:
+                raise Unavailable("this frontend is draining", reason="DRAINING")
 
         async def answer(requests: AsyncIterator[bytes], context: Context) -> None:
-            with self._metrics.streams.track_inprogress():
-                await self._serve(name, behaviour, requests, context)
+            reading = Reading(requests)
+            self._readings.add(reading)
+            try:
+                with self._metrics.streams.track_inprogress():
+                    await self._serve(name, read, reading, context)
+            finally:
+                self._readings.discard(reading)
 
         return grpc.stream_stream_rpc_method_handler(answer)
 
-    async def _serve(self, name: str, behaviour: Callable[[R, Call], Awaitable[T]], request: R, context: Context) -> T:
+    def drain(self) -> None:
+        """No open call reads further requests."""
+        for reading in self._readings:
+            reading.stop()
+
+    def count_refusal(self, error: MillraceError) -> None:
+        """Of a call, or of one request of a call that has many."""
+        self._metrics.refused.labels(error.reason).inc()
+
+    async def _serve(
+        self, name: str, behaviour: Callable[[R, GrpcCall], Awaitable[T]], request: R, context: Context
+    ) -> T:
         call, code = GrpcCall(context, self._slow_reader_s), Code.CANCELLED
         try:
             answer = await behaviour(request, call)
@@ -72,7 +96,7 @@ class Border:
             return answer
         except MillraceError as error:
             code = error.code
-            self._metrics.refused.labels(error.reason).inc()
+            self.count_refusal(error)
             await self._abort(call, context, error)
         except grpc.aio.InternalError as error:
             raise asyncio.CancelledError("the caller went away during a write") from error

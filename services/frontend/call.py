@@ -9,6 +9,7 @@ import grpc.aio
 
 from millrace.errors import Exhausted, InvalidRequest, Violation
 from millrace.queue.keys import TENANT_PATTERN
+from services.frontend.tracing import Trace
 
 TENANT_KEY = "millrace-tenant"
 JOB_ID_KEY = "millrace-job-id"
@@ -21,10 +22,11 @@ class Call(ABC):
     """Made at a border for each request. `ended` says that the job itself has ended, which the border then tells."""
 
     def __init__(self, slow_reader_s: float) -> None:
-        self._slow_reader_s = slow_reader_s
+        self.slow_reader_s = slow_reader_s
         self.since = time.monotonic()
         self.job_id = ""
         self.ended = False
+        self.trace: Trace | None = None
 
     @property
     @abstractmethod
@@ -43,10 +45,10 @@ class Call(ABC):
     async def send(self, message: bytes) -> None:
         """Raises Exhausted where the caller does not read."""
         try:
-            async with asyncio.timeout(self._slow_reader_s):
+            async with asyncio.timeout(self.slow_reader_s):
                 await self.write(message)
         except TimeoutError:
-            text = f"nothing was read for {self._slow_reader_s:g} s"
+            text = f"nothing was read for {self.slow_reader_s:g} s"
             raise Exhausted(text, reason="SLOW_READER", retry_after_s=0.0) from None
 
     @abstractmethod
@@ -55,7 +57,7 @@ class Call(ABC):
 
 
 class GrpcCall(Call):
-    """An RPC with one request."""
+    """An RPC."""
 
     def __init__(self, context: Context, slow_reader_s: float) -> None:
         super().__init__(slow_reader_s)
@@ -63,13 +65,17 @@ class GrpcCall(Call):
 
     @property
     def tenant(self) -> str:
-        metadata: Any = self._context.invocation_metadata() or ()
-        return check_tenant(next((value for key, value in metadata if key == TENANT_KEY), DEFAULT_TENANT))
+        return check_tenant(self.metadata(TENANT_KEY, DEFAULT_TENANT))
 
     @property
     def remaining_s(self) -> float | None:
         remaining: float | None = self._context.time_remaining()
         return remaining
+
+    def metadata(self, key: str, default: str) -> object:
+        """What the caller's metadata say first: text, or bytes where the key ends in -bin."""
+        metadata: Any = self._context.invocation_metadata() or ()
+        return next((value for name, value in metadata if name == key), default)
 
     async def begin(self) -> None:
         """From here on gRPC itself retries nothing: a call with one answer begins when it has it."""

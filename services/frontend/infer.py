@@ -1,5 +1,6 @@
 """The way in for tensors: a ModelInferRequest, what its parameters say of the job, and the check against its model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -22,11 +23,19 @@ from services.frontend.parse import (
 )
 from services.frontend.rules import Bounds, Violations, check_job
 from services.frontend.tensor_rules import check_tensors, rows
+from services.frontend.wire import varint
 
 JOB_ID, RESUME_WINDOW, PRIORITY, TIMEOUT = "millrace_job_id", "millrace_resume_window_ms", "priority", "timeout"
-OURS = (JOB_ID, RESUME_WINDOW, PRIORITY, TIMEOUT)
-"""Parameters that say how the job runs, not what it computes."""
+AFTER_OFFSET, AFTER_HISTORY = "millrace_after_offset", "millrace_after_history"
+OURS = (JOB_ID, RESUME_WINDOW, AFTER_OFFSET, AFTER_HISTORY, PRIORITY, TIMEOUT)
+EMPTY_FINAL = "triton_enable_empty_final_response"
+"""Whether a stream's end may be told by a response that holds nothing else. Single responses need none."""
+HOW = (*OURS, EMPTY_FINAL)
+"""Parameters that say how the job runs and is answered, not what it computes."""
+ID_TAG = b"\x1a"
+"""ModelInferResponse: id = 3 (length-delimited)."""
 NO_FINGERPRINT = "0" * 32
+WHOLE = re.compile("[0-9]{1,20}")
 SEQUENCES = ("sequence_id", "sequence_start", "sequence_end")
 PRIORITIES = {0: PRIORITY_STANDARD, 1: PRIORITY_INTERACTIVE, 2: PRIORITY_STANDARD}
 """Triton's numbers, 1 the highest and 0 the default; whatever is lower is a batch job."""
@@ -41,9 +50,8 @@ class AskedInfer(Asked):
 
     def against(self, entry: ModelEntry) -> ValidRequest:
         """Raises InvalidRequest with the violations of the model's signature, and OtherTask."""
-        if not entry.outputs:
-            text = f"model {entry.name} takes no tensors: its task is {entry.task}"
-            raise OtherTask(text, reason="TASK_UNIMPLEMENTED")
+        if "infer" not in entry.tasks:
+            raise OtherTask.of(entry, "infer")
         raise_any(check_tensors(self.message, entry))
         return ValidRequest(
             task="infer",
@@ -56,11 +64,19 @@ class AskedInfer(Asked):
         )
 
 
-def parse_infer(raw: bytes, bounds: Bounds) -> AskedInfer:
-    """Raises InvalidRequest with the violations. The bytes go to the worker as they are."""
-    request = decode(ModelInferRequest, raw, bounds.max_tensor_bytes, "raw_input_contents")
+def parse_infer(raw: bytes, bounds: Bounds, *, attachable: bool = False) -> AskedInfer:
+    """Raises InvalidRequest with the violations. The bytes go to the worker as they are. A request of a call that has
+    more than one answer is `attachable` behind an offset."""
+    request = decode_infer(raw, bounds)
     raise_any(_check_model(request))
-    return make_infer(request, raw, _options(request, bounds) if request.parameters else _no_options(bounds))
+    return make_infer(
+        request, raw, _options(request, bounds, attachable) if request.parameters else _no_options(bounds)
+    )
+
+
+def decode_infer(raw: bytes, bounds: Bounds) -> ModelInferRequest:
+    """Raises InvalidRequest."""
+    return decode(ModelInferRequest, raw, bounds.max_tensor_bytes, "raw_input_contents")
 
 
 def make_infer(request: ModelInferRequest, payload: bytes, options: ValidOptions) -> AskedInfer:
@@ -75,16 +91,27 @@ def make_infer(request: ModelInferRequest, payload: bytes, options: ValidOptions
     )
 
 
-def _options(request: ModelInferRequest, bounds: Bounds) -> ValidOptions:
+def _options(request: ModelInferRequest, bounds: Bounds, attachable: bool) -> ValidOptions:
     options = JobOptions()
     raise_any(_read_options(request.parameters, options))
-    raise_any(check_job(options, bounds, attachable=False))
+    raise_any(check_job(options, bounds, attachable=attachable))
     return make_options(options, bounds)
 
 
 @cache
 def _no_options(bounds: Bounds) -> ValidOptions:
     return make_options(JobOptions(), bounds)
+
+
+def wants_empty_final(request: ModelInferRequest) -> bool:
+    return EMPTY_FINAL in request.parameters and request.parameters[EMPTY_FINAL].bool_param
+
+
+def echo(request_id: str) -> bytes:
+    """What follows a serialised response to give it this request's id: a job may have been started by a request with
+    another. Of a field that is there twice the last one counts."""
+    text = request_id.encode()
+    return ID_TAG + varint(len(text)) + text
 
 
 def check_submitted(request: ModelInferRequest) -> Violations:
@@ -113,6 +140,10 @@ def _read_options(parameters: Mapping[str, InferParameter], options: JobOptions)
                 options.timeout.CopyFrom(_microseconds(_whole(parameters[name])))
             elif name == PRIORITY:
                 options.priority = PRIORITIES.get(_whole(parameters[name]), PRIORITY_BATCH)
+            elif name == AFTER_OFFSET:
+                options.after_offset = _whole(parameters[name])
+            elif name == AFTER_HISTORY:
+                options.after_history = _history(parameters[name])
             elif name in SEQUENCES and _is_set(parameters[name]):
                 yield Violation(field, "is not supported: models keep no state between requests")
             elif name.startswith("millrace_"):
@@ -135,6 +166,15 @@ def _whole(parameter: InferParameter) -> int:
     return value
 
 
+def _history(parameter: InferParameter) -> int:
+    """64 bits; as text too, since what some clients call an integer ends at 2^63."""
+    kind = parameter.WhichOneof("parameter_choice")
+    text = str(getattr(parameter, kind)) if kind in ("string_param", "uint64_param", "int64_param") else ""
+    if not WHOLE.fullmatch(text) or (value := int(text)) >= 2**64:
+        raise ValueError("must be a whole number of 64 bits, or its decimal digits")
+    return value
+
+
 def _is_set(parameter: InferParameter) -> bool:
     kind = parameter.WhichOneof("parameter_choice")
     return kind is not None and bool(getattr(parameter, kind))
@@ -149,6 +189,6 @@ def _fingerprint(request: ModelInferRequest) -> str:
     bare = ModelInferRequest()
     bare.CopyFrom(request)
     bare.ClearField("id")
-    for name in OURS:
+    for name in HOW:
         bare.parameters.pop(name, None)
     return make_fingerprint(bare)

@@ -19,6 +19,7 @@ from services.frontend.interest import Interest, Stream
 from services.frontend.metrics import Metrics
 from services.frontend.parse import Asked, Position, ValidOptions
 from services.frontend.status import from_ending
+from services.frontend.tracing import Tracing
 
 PAGE_ENTRIES = 128
 PAGE_BYTES = 1 << 20
@@ -33,10 +34,16 @@ class Relays:
     """Relays jobs to calls."""
 
     def __init__(
-        self, queue: JobQueue, admission: Admission, interest: Interest, durability: Durability, metrics: Metrics
+        self,
+        queue: JobQueue,
+        admission: Admission,
+        interest: Interest,
+        durability: Durability,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
         self._queue, self._admission, self._interest = queue, admission, interest
-        self._durability, self._metrics = durability, metrics
+        self._durability, self._metrics, self._tracing = durability, metrics, tracing
 
     @property
     def watcher(self) -> str:
@@ -49,10 +56,10 @@ class Relays:
 
     async def submit(self, call: Call, stream: Stream, target: Target, request: Asked) -> JobRef:
         """Queues the job for a stream that watches it, or finds it; answers where it is."""
-        options = request.options
+        options, resolved = request.options, time.monotonic()
         stream.wanted, stream.retained = True, bool(options.job_id or options.resume_window_ms)
         try:
-            return await self._admission.submit(
+            ref = await self._admission.submit(
                 target,
                 request,
                 timeout_ms=_timeout_ms(options, call.remaining_s),
@@ -62,6 +69,8 @@ class Relays:
         except MillraceError as error:
             stream.wanted = isinstance(error, Unavailable)
             raise
+        call.trace = self._tracing.begin(ref, call.since, resolved)
+        return ref
 
     async def run(
         self, call: Call, stream: Stream, ref: JobRef, position: Position, encode: Encode, *, attached: bool
@@ -98,7 +107,11 @@ class Relays:
         return answers[0]
 
     async def _relay(self, call: Call, stream: Stream, history: bytes, send: Send) -> None:
-        ending = await Relay(self._queue, self._durability, self._metrics, call, stream, history, send).run()
+        try:
+            ending = await Relay(self._queue, self._durability, self._metrics, call, stream, history, send).run()
+        finally:
+            if call.trace is not None:
+                call.trace.write()
         call.ended = True
         if ending.code is not Code.OK:
             raise from_ending(ending)
@@ -197,6 +210,8 @@ class Relay:
         self._metrics.results.inc()
         if not self._delivered:
             self._metrics.first_result.observe(time.monotonic() - self._call.since)
+            if self._call.trace is not None:
+                self._call.trace.mark("first_result")
         self._delivered += 1
 
 

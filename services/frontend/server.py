@@ -11,14 +11,17 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
+from starlette.applications import Starlette
 
 from millrace.errors import Unavailable
-from millrace.queue import Durability, Fast, JobQueue, Mailbox, Registry, Replicated, connect
+from millrace.queue import Commands, Durability, Fast, JobQueue, Mailbox, Registry, Replicated, Statistics, connect
 from millrace.queue.connection import Redis
 from services.frontend import fleet, inference, jobs, servicer, tasks
 from services.frontend.admission import Admission
 from services.frontend.border import Border
+from services.frontend.cache import ResponseCache
 from services.frontend.catalogue import Catalogue
+from services.frontend.extensions import Extensions
 from services.frontend.fleet import Fleet
 from services.frontend.http import HttpServer, make_app
 from services.frontend.inference import Inference
@@ -27,12 +30,18 @@ from services.frontend.jobs import Jobs
 from services.frontend.memory import Memory
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
+from services.frontend.openai import border as openai_border
+from services.frontend.openai.options import Options
+from services.frontend.openai.routes import make_openai
 from services.frontend.readiness import Readiness
 from services.frontend.relay import Relays
+from services.frontend.repository import Repository
 from services.frontend.rules import Bounds
 from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
+from services.frontend.statistics import ModelStatistics
 from services.frontend.tasks import Tasks
+from services.frontend.tracing import Tracing
 
 GRACE_S = 1.0
 MESSAGE_LIMITS = 2
@@ -90,6 +99,7 @@ class Frontend:
                     tasks.create_task(self.readiness.run(self._set_health)),
                     tasks.create_task(self._memory.run()),
                     tasks.create_task(self._durability.run()),
+                    tasks.create_task(self._totals.run(self._cache.statistics)),
                     tasks.create_task(self._reap()),
                     tasks.create_task(self._announce()),
                 ]
@@ -130,19 +140,35 @@ class Frontend:
             weights=settings.tenant_weights,
             scale_from_zero_s=settings.scale_from_zero_s,
         )
-        relays = Relays(self.queue, admission, self.interest, self._durability, self.metrics)
+        tracing = Tracing()
+        relays = Relays(self.queue, admission, self.interest, self._durability, self.metrics, tracing)
+        self._cache = ResponseCache(settings.response_cache_bytes, self.metrics)
+        self._totals = Statistics(calls, settings.frontend_id)
         self._border = Border(self.metrics, settings.slow_reader_s)
+        typed = Tasks(admission, relays, bounds, self._cache)
         self._services = {
             servicer.SERVICE: TextGeneration(admission, relays, bounds).methods(self._border),
-            **Tasks(admission, relays, bounds).services(self._border),
+            **typed.services(self._border),
             inference.SERVICE: {
-                **Catalogue(self._models, self.readiness, bounds).methods(self._border),
-                **Inference(admission, relays, bounds).methods(self._border),
+                **Catalogue(self._models, self.readiness, bounds, caches=self._cache.enabled).methods(self._border),
+                **ModelStatistics(self._models, self._totals, self.readiness, bounds).methods(self._border),
+                **Extensions(self._models, self.readiness, tracing, bounds).methods(self._border),
+                **Inference(admission, relays, bounds, self._cache).methods(self._border),
+                **Repository(self._models, Commands(calls), self.readiness, bounds).methods(self._border),
             },
             jobs.SERVICE: Jobs(self.queue, admission, relays, bounds).methods(self._border),
             fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),
         }
-        self._http = HttpServer(make_app(self.metrics.registry, self.readiness, self._models), settings.http_address)
+        openai = self._make_openai(admission, relays, bounds, typed) if settings.openai else None
+        app = make_app(self.metrics.registry, self.readiness, self._models, openai)
+        self._http = HttpServer(app, settings.http_address, settings.slow_reader_s)
+
+    def _make_openai(self, admission: Admission, relays: Relays, bounds: Bounds, typed: Tasks) -> Starlette:
+        settings = self._settings
+        border = openai_border.Border(self.metrics, settings.slow_reader_s, settings.max_request_bytes)
+        options = Options(bounds=bounds, resume_window_s=settings.openai_resume_window_s)
+        origins = settings.openai_cors_origins
+        return make_openai(border, options, admission, relays, self._models, typed, origins)
 
     async def _start_grpc(self) -> None:
         largest = MESSAGE_LIMITS * max(self._settings.max_request_bytes, self._settings.max_tensor_bytes)
@@ -190,6 +216,7 @@ class Frontend:
         drain_s = self._settings.drain_s
         log.info("frontend.draining", streams=len(self.interest))
         self.readiness.draining = True
+        self._border.drain()
         await self._set_health(False)
         closing = asyncio.create_task(self._grpc.stop(drain_s + GRACE_S))
         try:

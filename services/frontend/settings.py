@@ -18,6 +18,11 @@ def _parse_weights(value: object) -> object:
     return {tenant.strip(): weight for tenant, _, weight in pairs}
 
 
+def _parse_list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Weights = Annotated[dict[str, PositiveFloat], NoDecode, BeforeValidator(_parse_weights)]
 
 
@@ -29,7 +34,16 @@ class FrontendSettings(Settings):
     """Read from the environment in `__main__`. Port 0 lets the system choose; the ready line tells."""
 
     grpc_address: str = Field(default="127.0.0.1:8001", description="where gRPC is served, HOST:PORT")
-    http_address: str = Field(default="127.0.0.1:8002", description="where metrics and health are served, HOST:PORT")
+    http_address: str = Field(
+        default="127.0.0.1:8002", description="where metrics, health and OpenAI's HTTP API are served, HOST:PORT"
+    )
+    openai: bool = Field(default=False, description="whether OpenAI's HTTP API is served on the HTTP address")
+    openai_cors_origins: Origins = Field(
+        default=(), description="web pages that may call OpenAI's HTTP API, as https://a.example,https://b.example"
+    )
+    openai_resume_window_s: float = Field(
+        default=5.0, ge=0, description="how long OpenAI's streams, and named jobs, wait for a caller that is gone"
+    )
     frontend_id: str = Field(
         default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="names its mailbox"
     )
@@ -48,4 +62,7 @@ class FrontendSettings(Settings):
     max_tensor_bytes: int = Field(default=64 << 20, ge=1, description="the largest request that carries tensors")
     default_timeout_s: float = Field(default=600.0, gt=0, description="what a job may take where it does not say")
     max_timeout_s: float = Field(default=3_600.0, gt=0, description="the largest timeout that a job may ask for")
+    response_cache_bytes: int = Field(
+        default=0, ge=0, description="answers kept for equal requests, of models that allow it; 0: none"
+    )
     max_resume_window_s: float = Field(default=600.0, ge=0, description="the largest resume window")

@@ -18,10 +18,9 @@ MOST_OF_NOTHING = 1 << 26
 """Elements of an empty tensor, if its sizes of 0 were 1: they could else ask for padding, or outputs, of any size."""
 SHOWN_CHARACTERS, SHOWN_SIZES = 64, 16
 """Of a text, and of a shape, that the caller made up."""
-UNSUPPORTED = {
-    "classification": "is not supported: ask for the tensor itself",
-    "shared_memory_region": "is not supported: frontends and workers are different machines",
-}
+CLASSIFICATION = "classification"
+"""A requested output's parameter: so many of the largest elements of each row, as BYTES "value:index:label"."""
+SHARED_MEMORY = ("shared_memory_region", "shared_memory_offset", "shared_memory_byte_size")
 
 
 def check_tensors(request: ModelInferRequest, entry: ModelEntry) -> Violations:
@@ -30,9 +29,13 @@ def check_tensors(request: ModelInferRequest, entry: ModelEntry) -> Violations:
     yield from _check_names("inputs", [tensor.name for tensor in request.inputs], specs)
     for missing in sorted(specs.keys() - {tensor.name for tensor in request.inputs}):
         yield Violation("inputs", f"{missing} is missing")
-    yield from _check_names("outputs", [output.name for output in request.outputs], [o.name for o in entry.outputs])
+    outputs = {spec.name: spec for spec in entry.outputs}
+    yield from _check_names("outputs", [output.name for output in request.outputs], outputs)
     for index, output in enumerate(request.outputs):
-        yield from _check_parameters(f"outputs[{index}].parameters", output.parameters)
+        yield from _check_shared(f"outputs[{index}].parameters", output.parameters)
+        if CLASSIFICATION in output.parameters and output.name in outputs:
+            field = f"outputs[{index}].parameters[{CLASSIFICATION}]"
+            yield from _check_classification(field, output.parameters[CLASSIFICATION], outputs[output.name])
     if request.raw_input_contents and len(request.raw_input_contents) != len(request.inputs):
         count = len(request.raw_input_contents)
         yield Violation(
@@ -62,15 +65,23 @@ def _check_names(field: str, names: Sequence[str], known: Iterable[str]) -> Viol
         seen.add(name)
 
 
-def _check_parameters(field: str, parameters: Mapping[str, InferParameter]) -> Violations:
-    for name, why in UNSUPPORTED.items():
+def _check_shared(field: str, parameters: Mapping[str, InferParameter]) -> Violations:
+    """Other parameters of tensors are ignored, among them those that mean something over HTTP."""
+    for name in SHARED_MEMORY:
         if name in parameters:
-            yield Violation(f"{field}[{name}]", why)
+            yield Violation(f"{field}[{name}]", "is not supported: frontends and workers are different machines")
+
+
+def _check_classification(field: str, parameter: InferParameter, spec: TensorSpec) -> Violations:
+    if spec.datatype == BYTES:
+        yield Violation(field, f"is for numbers: {spec.name} is a tensor of BYTES")
+    elif parameter.WhichOneof("parameter_choice") != "int64_param" or parameter.int64_param < 1:
+        yield Violation(field, "must be an int64, 1 or more")
 
 
 def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: TensorSpec) -> Violations:
     field = f"inputs[{index}]"
-    yield from _check_parameters(f"{field}.parameters", tensor.parameters)
+    yield from _check_shared(f"{field}.parameters", tensor.parameters)
     if tensor.datatype != spec.datatype:
         given = tensor.datatype[:SHOWN_CHARACTERS] or "nothing"
         yield Violation(f"{field}.datatype", f"{spec.name} takes {spec.datatype}, not {given}")
@@ -91,7 +102,7 @@ def _check_input(request: ModelInferRequest, index: int, tensor: Input, spec: Te
         return
     elif not request.raw_input_contents:
         yield from _check_contents(f"{field}.contents", tensor.contents, spec.datatype, math.prod(shape))
-    elif tensor.HasField("contents"):
+    elif tensor.contents.ByteSize():
         yield Violation(f"{field}.contents", "must be unset where raw_input_contents is filled")
     else:
         yield from _check_raw(

@@ -7,7 +7,14 @@ from typing import Any
 
 from millrace.errors import Violation
 from millrace.v1.job_pb2 import JobOptions
-from millrace.v1.tasks_pb2 import ClassifyRequest, EmbedRequest, TranscribeRequest
+from millrace.v1.tasks_pb2 import (
+    ClassifyRequest,
+    ClassifyResponse,
+    EmbedRequest,
+    EmbedResponse,
+    TranscribeRequest,
+    TranscribeResponse,
+)
 from services.frontend.parse import ValidRequest, decode, make_fingerprint, make_options, raise_any
 from services.frontend.rules import Bounds, Violations, check_job
 
@@ -22,6 +29,7 @@ class Typed:
     """One kind of request."""
 
     message: type[Any]
+    response: type[Any]
     check: Callable[[Any], Violations]
     """All that is wrong with it, its JobOptions aside."""
     cost: Callable[[Any], int]
@@ -57,10 +65,13 @@ def check_transcribe(request: TranscribeRequest) -> Violations:
 
 
 TYPED = {
-    "embed": Typed(message=EmbedRequest, check=check_embed, cost=lambda request: len(request.texts)),
-    "classify": Typed(message=ClassifyRequest, check=check_classify, cost=lambda request: 1),
+    "embed": Typed(
+        message=EmbedRequest, response=EmbedResponse, check=check_embed, cost=lambda request: len(request.texts)
+    ),
+    "classify": Typed(message=ClassifyRequest, response=ClassifyResponse, check=check_classify, cost=lambda request: 1),
     "transcribe": Typed(
         message=TranscribeRequest,
+        response=TranscribeResponse,
         check=check_transcribe,
         cost=lambda request: 1 + len(request.audio) // SOUND_BYTES_PER_ROW,
         streams=True,
@@ -90,6 +101,15 @@ def valid_typed(task: str, request: Any, options: JobOptions, bounds: Bounds) ->
         cost=TYPED[task].cost(request),
         options=valid_options,
     )
+
+
+def without_job(task: str, answer: bytes) -> bytes:
+    """A serialised response, without what it says of the job that gave it."""
+    response = TYPED[task].response.FromString(answer)
+    for field in ("job_id", "timing"):
+        response.ClearField(field)
+    serialised: bytes = response.SerializeToString()
+    return serialised
 
 
 def _check_model(model: str) -> Violations:

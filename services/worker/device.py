@@ -62,7 +62,7 @@ class Device:
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(max_workers=MOST_LANES, thread_name_prefix="engine")
-        self._lanes = 1
+        self._widths: list[int] = []
         self._turns = 0
         self._used: dict[str, float] = {}
         self._waiting: dict[str, deque[asyncio.Event]] = {}
@@ -73,7 +73,15 @@ class Device:
         """Lets so many turns go on at once, at least. Raises ValueError where that is more than a process has."""
         if lanes > MOST_LANES:
             raise ValueError(f"{lanes} sessions are more than the {MOST_LANES} that one process runs")
-        self._lanes = max(self._lanes, lanes)
+        self._widths.append(lanes)
+
+    def narrow(self, lanes: int) -> None:
+        """Takes back what a `widen` said."""
+        self._widths.remove(lanes)
+
+    @property
+    def _lanes(self) -> int:
+        return max(self._widths, default=1)
 
     def stalled_s(self) -> float:
         """For how long the oldest step has been running; 0 where none is. May be asked on any thread."""

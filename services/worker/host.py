@@ -24,6 +24,7 @@ from services.worker.emitter import Emitter
 from services.worker.loading import load
 from services.worker.metrics import ModelMetrics
 from services.worker.results import Held
+from services.worker.statistics import Ledger
 
 INCOMPLETE = Ending(
     code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="the job's request or results are no longer there"
@@ -33,6 +34,8 @@ ROOM_S = 1.0
 """How long to wait for a place before looking again."""
 DECODED_HERE_BYTES = 64 << 10
 """What the event loop itself may hand to the engine; more of it would hold up leases and results."""
+DECODED_HERE = ("generate", "infer", "")
+"""Tasks whose requests are about as large decoded as encoded; an image, a sound or many texts may be far larger."""
 log = structlog.get_logger()
 
 
@@ -52,6 +55,8 @@ class ModelHost:
         self.model, self.held = model, dict[str, Held]()
         self._queue, self._bell, self._device, self._engine, self._worker_id = queue, bell, device, engine, worker_id
         self._metrics = metrics
+        self._ledger = Ledger(metrics.totals, generates=not engine.signature.outputs)
+        self._renewed_at = 0.0
         self.emitter = Emitter(queue, model, worker_id, self, metrics)
         self._loading = 0
         self._looked_at = 0.0
@@ -61,24 +66,33 @@ class ModelHost:
         self._news = False
         """Whether there is any that no lane has been told of."""
         self._freed = asyncio.Event()
-        self._draining, self._took_last = asyncio.Event(), asyncio.Event()
+        self._draining, self._took_last, self._closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
-        """Serves until cancelled. An engine that fails ends the process: its leases lapse, and the work goes on."""
+        """Serves until it is closed, and lets go of the engine then. An engine that fails ends the process: its leases
+        lapse, and the work goes on."""
         async with asyncio.TaskGroup() as tasks:
-            lanes = [self._step() for _ in range(self._engine.lanes)]
-            for task in (self._take(), *lanes, self._renew(), self.emitter.run()):
-                tasks.create_task(task)
+            lanes = [tasks.create_task(self._step()) for _ in range(self._engine.lanes)]
+            others = [tasks.create_task(task) for task in (self._take(), self._renew(), self.emitter.run())]
+            await self._closed.wait()
+            await asyncio.gather(*lanes)
+            for task in others:
+                task.cancel()
+        del self._engine
 
     @property
     def free_slots(self) -> int:
-        return max(self._engine.capacity().jobs - self._loading, 0)
+        return 0 if self._draining.is_set() else max(self._engine.capacity().jobs - self._loading, 0)
 
-    async def drain(self, timeout_s: float) -> None:
-        """Takes nothing more, lets what runs finish for a while, and hands the rest back."""
+    async def step_down(self) -> None:
+        """Takes nothing more; returns when no further job can come."""
         self._draining.set()
         self._freed.set()
         await self._took_last.wait()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes nothing more, lets what runs finish for a while, and hands the rest back."""
+        await self.step_down()
         try:
             async with asyncio.timeout(timeout_s):
                 while self.held:
@@ -95,10 +109,15 @@ class ModelHost:
             log.info("jobs.released", model=str(self.model), jobs=len(rest))
             await self._queue.release(self.model, rest)
 
+    def close(self) -> None:
+        """Has `run` return as soon as no step runs any more. Called once the host is drained."""
+        self._closed.set()
+        self._wake_all()
+
     # ── take ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _take(self) -> None:
-        sequence, hold = time.time_ns() // 1_000_000, False
+        sequence, hold = time.time_ns() // 1_000, False  # higher than that of a host which served the model before
         while not self._draining.is_set():
             self._freed.clear()
             try:
@@ -177,6 +196,7 @@ class ModelHost:
     async def _accept(self, taken: Taken) -> None:
         for lease in taken.leases:
             self.held[lease.token] = Held(lease=lease, offset=lease.last_offset, history=lease.history)
+            self._ledger.taken(lease)
         self._metrics.taken.inc(len(taken.leases))
         self._loading = len(taken.leases)
         try:
@@ -193,7 +213,8 @@ class ModelHost:
 
     async def _add(self, work: Work) -> None:
         """To the engine, which decodes it; what is large is decoded on a thread of its own."""
-        if len(work.request) + sum(map(len, work.results)) > DECODED_HERE_BYTES:
+        size = len(work.request) + sum(map(len, work.results))
+        if size > DECODED_HERE_BYTES or work.task not in DECODED_HERE:
             await asyncio.to_thread(self._engine.add, work)
         elif work.lease in self.held:
             self._engine.add(work)
@@ -201,10 +222,12 @@ class ModelHost:
             self._engine.abort(work.lease)
         else:
             held.started_at = time.monotonic()
+            self._ledger.added(work.lease)
         self._wake()
 
     async def _give_up(self, lease: Lease) -> None:
         """Ends a job that cannot be continued; one that has ended already is left as it is."""
+        self._ledger.failed(lease.token)
         self.drop(lease.token)
         try:
             await self._queue.emit(self.model, [Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE)])
@@ -215,16 +238,16 @@ class ModelHost:
 
     async def _step(self) -> None:
         """One lane. It rests where a step found nothing to do, until there is news for the engine."""
-        while True:
+        while not self._closed.is_set():
             await self._rest()
             busy = True
-            while busy:
+            while busy and not self._closed.is_set():
                 await self.emitter.room()
                 async with self._device.turn(str(self.model)) as turn:
                     busy = await turn.run(partial(self._turn, turn, asyncio.get_running_loop()))
 
     async def _rest(self) -> None:
-        if self._news:
+        if self._news or self._closed.is_set():
             self._news = False
             return
         woken = asyncio.get_running_loop().create_future()
@@ -240,24 +263,32 @@ class ModelHost:
                 return
         self._news = True
 
+    def _wake_all(self) -> None:
+        while self._resting:
+            self._wake()
+
     def _turn(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> bool:
         """On a device thread: step after step; false where there is nothing more to run."""
-        while (outputs := self._timed_step()) is not None:
-            loop.call_soon_threadsafe(self._receive, outputs)
+        while (step := self._timed_step()) is not None:
+            loop.call_soon_threadsafe(self._receive, *step)
             if not (self.emitter.has_room and turn.goes_on()):
                 return True
         return False
 
-    def _timed_step(self) -> Sequence[Output] | None:
-        began = time.perf_counter()
+    def _timed_step(self) -> tuple[Sequence[Output], float, float] | None:
+        """The outputs, and between which times of the monotonic clock they were made."""
+        began = time.monotonic()
         outputs = self._engine.step()
-        if outputs is not None:
-            self._metrics.steps.observe(time.perf_counter() - began)
-        return outputs
+        if outputs is None:
+            return None
+        ended = time.monotonic()
+        self._metrics.steps.observe(ended - began)
+        return outputs, began, ended
 
-    def _receive(self, outputs: Sequence[Output]) -> None:
+    def _receive(self, outputs: Sequence[Output], began: float, ended: float) -> None:
         """Back on the event loop. What belongs to a lease that was dropped meanwhile is left out."""
         self._freed.set()
+        self._ledger.ran(outputs, began, ended)
         self.emitter.put([output for output in outputs if output.lease in self.held])
 
     # ── keep, lose, end ──────────────────────────────────────────────────────────────────────────────────────────
@@ -268,10 +299,12 @@ class ModelHost:
             held = [(entry.lease.ref, entry.lease.token) for entry in self.held.values()]
             if not held:
                 continue
+            asked_at = time.monotonic()
             try:
                 verdicts = await self._queue.renew(self.model, held)
             except Unavailable:
                 continue
+            self._renewed_at = asked_at
             for (_, token), verdict in zip(held, verdicts, strict=True):
                 if verdict is not Verdict.OK:
                     self.refused(token, verdict)
@@ -280,16 +313,24 @@ class ModelHost:
         if (held := self.held.get(lease)) is not None:
             log.info("job.dropped", job_id=held.lease.ref.job_id, verdict=verdict.value)
             self._metrics.dropped(verdict)
+            if verdict is Verdict.UNWANTED or (verdict is Verdict.LOST and not self._may_have_lapsed(held)):
+                self._ledger.cancelled(lease)
             self.drop(lease)
+
+    def _may_have_lapsed(self, held: Held) -> bool:
+        """A lease that was lost before it can have lapsed is that of a job that the queue has ended."""
+        return time.monotonic() - max(held.taken_at, self._renewed_at) > self._queue.limits.lease_ms / 2000
 
     def drop(self, lease: str) -> None:
         if self.held.pop(lease, None) is None:
             return
+        self._ledger.dropped(lease)
         self.emitter.forget(lease)
         self._engine.abort(lease)
         self._wake()
         self._freed.set()
 
     def ended(self, lease: str) -> None:
+        self._ledger.ended(lease)
         self.held.pop(lease, None)
         self._freed.set()

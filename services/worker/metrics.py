@@ -8,7 +8,8 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from millrace.errors import Code
-from millrace.queue import ModelVersion, Verdict
+from millrace.queue import ModelTotals, ModelVersion, Verdict
+from services.worker.statistics import Totals
 
 STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 Read = Callable[[], Mapping[str, float]]
@@ -41,6 +42,7 @@ class Metrics:
             "for how long the oldest step that runs has been running; 0 where none does",
             registry=self.registry,
         )
+        self._totals: dict[ModelVersion, Totals] = {}
         self._engines = EngineCounters()
         self.registry.register(self._engines)
 
@@ -53,15 +55,27 @@ class Metrics:
             preemptions=self._preemptions.labels(name),
             results=self._results.labels(name),
             steps=self._steps.labels(name),
+            totals=self._totals.setdefault(model, Totals()),
             ended=lambda code: self._ended.labels(name, code.name).inc(),
             dropped=lambda verdict: self._dropped.labels(name, verdict.value).inc(),
         )
+
+    def statistics(self) -> dict[ModelVersion, ModelTotals]:
+        """What this process has done, by model, those included that it serves no more."""
+        return {model: totals.read() for model, totals in self._totals.items()}
 
     def watch_device(self, stalled_s: Callable[[], float]) -> None:
         self._stall.set_function(stalled_s)
 
     def watch_engine(self, model: ModelVersion, counters: Read) -> None:
         self._engines.add(str(model), counters)
+
+    def forget(self, model: ModelVersion) -> None:
+        """Of a model that is served no more, what tells of the moment goes, and with it all that holds its engine; what
+        was counted stays."""
+        self._jobs.remove(str(model))
+        self._free_slots.remove(str(model))
+        self._engines.remove(str(model))
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"millrace_worker_{name}", text, ["model"], registry=self.registry)
@@ -80,6 +94,8 @@ class ModelMetrics:
     preemptions: Counter
     results: Counter
     steps: Histogram
+    totals: Totals
+    """What frontends tell of the model."""
     ended: Callable[[Code], None]
     dropped: Callable[[Verdict], None]
 
@@ -92,6 +108,9 @@ class EngineCounters(Collector):
 
     def add(self, model: str, counters: Read) -> None:
         self._sources[model] = counters
+
+    def remove(self, model: str) -> None:
+        self._sources.pop(model, None)
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         families: dict[str, CounterMetricFamily] = {}

@@ -1,7 +1,7 @@
 """The worker process: load → announce → serve → drain.
 
-It serves every valid model of its repository on one device, tells the registry what it is ready for, and reaps. What
-it does for one model is in host.py.
+It serves what is wanted of its repository on one device, tells the registry how that stands, and reaps. What it does
+for one model is in host.py, how models come and go in serving.py.
 """
 
 import asyncio
@@ -14,28 +14,42 @@ from typing import Any
 import psutil
 import structlog
 
-from millrace.engine import Engine
 from millrace.errors import Unavailable
-from millrace.queue import JobQueue, ModelEntry, Registry, WorkerEntry, connect
-from millrace.queue.bell import Bell
+from millrace.queue import (
+    Carried,
+    Commands,
+    Indexed,
+    JobQueue,
+    ModelState,
+    Registry,
+    Statistics,
+    WorkerEntry,
+    connect,
+)
+from millrace.queue.connection import Redis
 from services.worker import repository
+from services.worker.budget import Budget
+from services.worker.contents import Contents
 from services.worker.device import EXECUTION_PROVIDERS, Device, device_name
-from services.worker.host import ModelHost
+from services.worker.hosting import Hosting
 from services.worker.http import HttpServer, make_pages
+from services.worker.lifecycle import Lifecycle, Place
 from services.worker.metrics import Metrics
-from services.worker.settings import WorkerSettings
+from services.worker.serving import Plan, Serving
+from services.worker.settings import WorkerSettings, names
+from services.worker.source import open_source
 
 TICK_S = 1.0
 GLANCE_S, REAP_S = 0.1, 0.5
 STALLED_EXIT = 70
 ALIVE_S = 10.0
 """An event loop that was not seen for longer is dead to whoever asks."""
-PLATFORM = "onnxruntime_onnx"
+News = tuple[str, int, tuple[Indexed, ...], tuple[Carried, ...]]
 log = structlog.get_logger()
 
 
 class Worker:
-    """One process, one device."""
+    """One process, one device. Raises ValueError where a setting is of no use here."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
@@ -44,11 +58,11 @@ class Worker:
         self._metrics.watch_device(self._device.stalled_s)
         self._seen_at = time.monotonic()
         self._device_kind = repository.resolve_device(settings.device)
-        self._hosts: list[ModelHost] = []
-        self._entries: list[ModelEntry] = []
-        self._broken: list[str] = []
+        source = open_source(settings.models, settings.model_cache.expanduser())
+        self._contents = Contents(source, names(settings.operator_domains))
         self._state = "loading"
-        self._announced: tuple[str, int, int] | None = None
+        self._announcing = asyncio.Lock()
+        self._announced: News | None = None
         self._announced_at = 0.0
         self._known_ready = asyncio.Event()
         self.http_address = ""
@@ -66,15 +80,33 @@ class Worker:
             if self._settings.http_address:
                 self._serve_http(stack)
             calls = await stack.enter_async_context(connect(self._settings.redis_url))
-            self._queue = JobQueue(calls, self._settings.limits())
-            self._registry, self._stack = Registry(calls), stack
             async with asyncio.TaskGroup() as tasks:
+                self._build(calls, tasks)
                 running = [tasks.create_task(task) for task in self._background()]
-                running.append(tasks.create_task(self._load(tasks, running)))
+                serving = tasks.create_task(self._serve())
                 await self._stop.wait()
+                serving.cancel()
+                self._serving.stop()
                 await self._drain()
+                self._hosting.cancel()
                 for task in running:
                     task.cancel()
+
+    def _build(self, calls: Redis, tasks: asyncio.TaskGroup) -> None:
+        settings = self._settings
+        self._queue, self._registry = JobQueue(calls, settings.limits()), Registry(calls)
+        self._statistics = Statistics(calls, settings.worker_id)
+        place = Place(
+            worker_id=settings.worker_id,
+            device=self._device_kind,
+            threads=settings.threads,
+            unload_s=settings.unload_s,
+        )
+        self._hosting = Hosting(self._queue, settings.redis_url, self._device, self._metrics, settings.worker_id, tasks)
+        budget = Budget(settings.memory_bytes)
+        life = Lifecycle(place, self._hosting, budget, repository.load, self._queue, self._registry, self._announce)
+        plan = Plan(repository=settings.repository, load=names(settings.load), poll_s=settings.poll_s)
+        self._serving = Serving(plan, self._contents, life, Commands(calls), tasks)
 
     def _serve_http(self, stack: AsyncExitStack) -> None:
         pages = make_pages(self._metrics.registry, self._tell_alive, self._tell_ready)
@@ -87,86 +119,69 @@ class Worker:
         return silent_s < ALIVE_S, {"alive": silent_s < ALIVE_S, "silent_s": round(silent_s, 1)}
 
     def _tell_ready(self) -> tuple[bool, dict[str, object]]:
+        """As it was last announced, since it is asked on another thread."""
         ready = self._state == "ready" and self._known_ready.is_set() and not self._away
-        told = {"ready": ready, "state": self._state, "redis": not self._away, "models": self._served()}
-        return ready, told | {"broken": list(self._broken)}
+        index = self._announced[2] if self._announced else ()
+        models = [str(one.model) for one in index if one.state is ModelState.READY]
+        broken = [f"{one.model}: {one.reason}" for one in index if one.state is ModelState.UNAVAILABLE]
+        told = {"ready": ready, "state": self._state, "redis": not self._away, "models": models}
+        return ready, told | {"unavailable": broken}
 
     def _background(self) -> list[Coroutine[Any, Any, None]]:
         return [
             self._every(GLANCE_S, self._announce_news),
             self._every(min(REAP_S, self._settings.lease_ms / 3000), self._reap),
+            self._statistics.run(self._metrics.statistics),
             self._watch_device(),
         ]
 
-    async def _load(self, tasks: asyncio.TaskGroup, running: list[asyncio.Task[None]]) -> None:
+    async def _serve(self) -> None:
         """Loads one model after the other; each is served as soon as it is warm."""
-        models, broken = await asyncio.to_thread(repository.scan, self._settings.models)
-        for folder in broken:
-            self._report_broken(str(folder.path), folder.reason)
-        for model in models:
-            try:
-                engine = await asyncio.to_thread(repository.load, model, self._device_kind, self._settings.threads)
-                self._device.widen(engine.lanes)
-            except Exception as error:
-                self._report_broken(str(model.folder), f"{type(error).__name__}: {error}")
-                continue
-            entry = _entry(model, engine)
-            waits = await self._stack.enter_async_context(connect(self._settings.redis_url, timeout_s=None))
-            metrics, worker_id = self._metrics.of(entry.model), self._settings.worker_id
-            host = ModelHost(self._queue, Bell(waits), self._device, entry.model, engine, worker_id, metrics)
-            self._metrics.watch_engine(entry.model, engine.counters)
-            self._hosts.append(host)
-            self._entries.append(entry)
-            running.append(tasks.create_task(host.run()))
-            log.info("model.ready", model=str(entry.model))
-        if not self._hosts:
-            raise LookupError(f"no model in {self._settings.models} can be served")
+        await self._serving.begin()
         self._state = "ready"
         await self._known_ready.wait()
         http = f" http={self.http_address}" if self.http_address else ""
-        print(f"worker ready id={self._settings.worker_id} models={','.join(self._served())}{http}", flush=True)
-
-    def _report_broken(self, folder: str, reason: str) -> None:
-        log.error("model.broken", folder=folder, reason=reason)
-        self._broken.append(f"{folder}: {reason}")
-
-    def _served(self) -> list[str]:
-        return [str(host.model) for host in self._hosts]
+        models = ",".join(str(entry.model) for entry in self._serving.entries)
+        print(f"worker ready id={self._settings.worker_id} models={models}{http}", flush=True)
+        await self._serving.run()
 
     async def _announce_news(self) -> None:
         """Announces each second, and sooner where the number of jobs or what is served has changed."""
         if self._news() != self._announced or time.monotonic() - self._announced_at >= TICK_S:
             await self._announce()
 
-    def _news(self) -> tuple[str, int, int]:
-        return self._state, self._running_jobs(), len(self._hosts)
+    def _news(self) -> News:
+        return self._state, self._running_jobs(), self._serving.index, self._serving.carried
 
     def _running_jobs(self) -> int:
-        return sum(len(host.held) for host in self._hosts)
+        return sum(len(host.held) for host in self._hosting.hosts)
 
     async def _announce(self) -> None:
-        self._announced, self._announced_at = self._news(), time.monotonic()
-        memory = psutil.virtual_memory()
-        entry = WorkerEntry(
-            worker_id=self._settings.worker_id,
-            device=device_name(self._device_kind),
-            execution_provider=EXECUTION_PROVIDERS[self._device_kind],
-            state=self._state,
-            models=tuple(self._served()),
-            broken=tuple(self._broken),
-            running_jobs=self._running_jobs(),
-            free_slots=sum(host.free_slots for host in self._hosts),
-            memory_used_bytes=psutil.Process().memory_info().rss,
-            memory_total_bytes=memory.total,
-        )
-        await self._registry.announce(entry, self._entries)
+        """One at a time, so that the last word is the newest."""
+        async with self._announcing:
+            self._announced, self._announced_at = self._news(), time.monotonic()
+            state, running_jobs, index, carried = self._announced
+            entry = WorkerEntry(
+                worker_id=self._settings.worker_id,
+                device=device_name(self._device_kind),
+                execution_provider=EXECUTION_PROVIDERS[self._device_kind],
+                state=state,
+                repository=self._settings.repository,
+                index=index,
+                carried=carried,
+                running_jobs=running_jobs,
+                free_slots=sum(host.free_slots for host in self._hosting.hosts),
+                memory_used_bytes=psutil.Process().memory_info().rss,
+                memory_total_bytes=psutil.virtual_memory().total,
+            )
+            await self._registry.announce(entry, self._serving.entries)
         self._note_redis(away=False)
         if entry.state == "ready":
             self._known_ready.set()
 
     async def _reap(self) -> None:
-        for host in self._hosts:
-            await self._queue.reap(host.model)
+        for model in {host.model for host in self._hosting.hosts}:
+            await self._queue.reap(model)
 
     async def _watch_device(self) -> None:
         """Ends the process when a step hangs: its leases then lapse, and other workers go on with the jobs."""
@@ -183,7 +198,8 @@ class Worker:
         try:
             async with asyncio.timeout(self._settings.drain_s + 5):
                 await self._announce()
-                await asyncio.gather(*(host.drain(self._settings.drain_s) for host in self._hosts))
+                await asyncio.gather(*(host.drain(self._settings.drain_s) for host in self._hosting.hosts))
+                await self._statistics.announce(self._metrics.statistics())
                 await self._registry.leave(self._settings.worker_id)
         except (TimeoutError, Unavailable) as error:
             log.warning("worker.drain_cut_short", error=repr(error))
@@ -201,25 +217,3 @@ class Worker:
         if away != self._away:
             self._away = away
             log.warning("redis.away" if away else "redis.back", url=self._settings.redacted()["redis_url"])
-
-
-def _entry(model: repository.Model, engine: Engine) -> ModelEntry:
-    signature = engine.signature
-    return ModelEntry(
-        name=model.name,
-        version=model.version,
-        task=model.file.task,
-        digest=model.digest,
-        description=model.file.description,
-        context_length=model.file.context_length or 0,
-        platform=PLATFORM,
-        inputs=signature.inputs,
-        outputs=signature.outputs,
-        max_batch_size=signature.max_batch_size,
-        tasks=signature.tasks or (("infer",) if signature.outputs else ("generate",)),
-        engine=model.file.engine,
-        instances=engine.lanes,
-        batch_delay_ms=model.file.batching.delay_ms,
-        preferred_rows=tuple(model.file.batching.preferred_rows),
-        response_cache=model.file.response_cache,
-    )

@@ -1,7 +1,9 @@
 """`millrace up` and the commands that call it, as processes."""
 
 import asyncio
+import json
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,12 @@ async def test_the_ready_line_names_every_frontend(up: Up) -> None:
         async with AsyncClient(address) as client:
             (model,) = await client.models()
             assert (model.name, list(model.versions), model.ready_workers) == ("stub", ["1"], 2)
+
+
+async def test_openais_api_is_served_where_metrics_are(up: Up) -> None:
+    address = up.log.split("http=")[1].split()[0].split(",")[0]
+    with await asyncio.to_thread(urllib.request.urlopen, f"http://{address}/v1/models") as answer:
+        assert [model["id"] for model in json.load(answer)["data"]] == ["stub"]
 
 
 async def test_generate_streams_a_completion_to_standard_output(up: Up) -> None:

@@ -39,6 +39,8 @@ async def test_tritonclient_infers_and_reads_our_errors(tmp_path: Path) -> None:
     assert seen["id"] == "17"
     assert seen["labels"] == np.load(DIGITS / "held_out.npz")["label"][:32].tolist()
     assert (seen["probabilities"], seen["only"], seen["ids"]) == ([32, 10], ["label"], ["a", "b"])
+    assert [len(row) for row in seen["best"]] == [2] * 32
+    assert [int(row[0].split(":")[1]) for row in seen["best"]] == seen["labels"]
     assert (seen["texts"], seen["half"]) == (True, [[0.5, 65504.0]])
     assert seen["unknown_model"] == ["StatusCode.NOT_FOUND", "there is no model nothing"]
     for fault, words in (

@@ -37,6 +37,7 @@ def sync_calls(address: str, images: Any) -> dict[str, Any]:
     whole = client.infer("digits", [digits], request_id="17")
     wanted = [triton.InferRequestedOutput("label")]
     labels = client.infer("digits", [digits], outputs=wanted, model_version="1")
+    best = client.infer("digits", [digits], outputs=[triton.InferRequestedOutput("probabilities", class_count=2)])
     texts = np.array([["naïve".encode(), b"\x00 and nothing"]], object)
     named = [client.infer("digits", [digits], parameters={"millrace_job_id": "mine"}, request_id=i) for i in "ab"]
     metadata = client.get_model_metadata("digits", as_json=True)
@@ -49,6 +50,7 @@ def sync_calls(address: str, images: Any) -> dict[str, Any]:
         "id": whole.get_response().id,
         "labels": whole.as_numpy("label").tolist(),
         "probabilities": list(whole.as_numpy("probabilities").shape),
+        "best": [[text.decode() for text in row] for row in best.as_numpy("probabilities")],
         "only": [output.name for output in labels.get_response().outputs],
         "ids": [result.get_response().id for result in named],
         "texts": client.infer("texts", [as_input("x", texts, "BYTES")]).as_numpy("y").tolist()[0] == texts.tolist()[0],

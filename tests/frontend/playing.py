@@ -12,11 +12,13 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from millrace.queue import (
     Emission,
     Ending,
+    Indexed,
     JobQueue,
     JobRef,
     Lease,
     Limits,
     ModelEntry,
+    ModelState,
     ModelVersion,
     Registry,
     State,
@@ -58,7 +60,10 @@ class Held:
         """One result with this text."""
         self.offset += 1
         delta = CompletionDelta(text=text, finish_reason=FINISH_REASON_STOP if last else FINISH_REASON_UNSPECIFIED)
-        body = GenerateResponse(job_id=self.lease.ref.job_id, offset=self.offset, deltas=[delta]).SerializeToString()
+        response = GenerateResponse(job_id=self.lease.ref.job_id, offset=self.offset, deltas=[delta])
+        if last:
+            response.usage.completion_tokens = self.offset
+        body = response.SerializeToString()
         self.history = running.extend(self.history, body)
         emission = Emission(
             ref=self.lease.ref,
@@ -102,7 +107,7 @@ class Worker:
             device="CPU",
             execution_provider="CPUExecutionProvider",
             state=state,
-            models=(str(self.model),),
+            index=(Indexed(name=self.model.name, version=self.model.version, state=ModelState.READY),),
             free_slots=4,
         )
         await self.registry.announce(worker, [entry])

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millrace.oip.inference_pb2 import ModelInferRequest, ModelInferResponse
-from millrace.queue import Emission, Ending, Lease, ModelEntry, ModelVersion, Verdict, WorkerEntry
+from millrace.queue import Emission, Ending, Indexed, Lease, ModelEntry, ModelState, ModelVersion, Verdict, WorkerEntry
 from millrace.queue import history as running
 from millrace.tensors import TensorSpec
 from tests.eventually import eventually
@@ -23,6 +23,7 @@ ENTRY = ModelEntry(
     inputs=(TensorSpec("x", "FP32", (-1, 3)), TensorSpec("n", "INT8", (-1, 1))),
     outputs=(TensorSpec("y", "FP32", (-1, 3)), TensorSpec("z", "BYTES", (-1,))),
     max_batch_size=4,
+    tasks=("infer",),
 )
 
 
@@ -64,7 +65,7 @@ class TensorWorker(Worker):
             device="CPU",
             execution_provider="CPUExecutionProvider",
             state=state,
-            models=(str(self.model),),
+            index=(Indexed(name=self.model.name, version=self.model.version, state=ModelState.READY),),
         )
         await self.registry.announce(worker, [self.entry])
 
@@ -86,7 +87,7 @@ class TensorWorker(Worker):
 
 def infer(rows: int = 1, **fields: Any) -> ModelInferRequest:
     """A request that `ENTRY` takes."""
-    request = ModelInferRequest(model_name="double", **fields)
+    request = ModelInferRequest(**({"model_name": "double"} | fields))
     request.inputs.add(name="x", datatype="FP32", shape=[rows, 3])
     request.inputs.add(name="n", datatype="INT8", shape=[rows, 1])
     request.raw_input_contents.extend([bytes(12 * rows), bytes(rows)])

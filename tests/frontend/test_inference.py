@@ -220,7 +220,7 @@ async def test_each_task_goes_to_models_of_its_kind(
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await inference.ModelInfer(ModelInferRequest(model_name="echo"))
-    assert (caught.value.code(), reason(caught.value)) == (grpc.StatusCode.UNIMPLEMENTED, "TASK_UNIMPLEMENTED")
+    assert (caught.value.code(), violated(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, ["inputs"])
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in generation.Generate(GenerateRequest(model="double", text="a")):
             pass

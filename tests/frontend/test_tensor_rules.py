@@ -72,9 +72,27 @@ CHANGES: list[tuple[Callable[[ModelInferRequest], Any], list[str]]] = [
     (lambda m: m.outputs.add(name="q"), ["outputs[0].name"]),
     (lambda m: [m.outputs.add(name="y") for _ in range(2)], ["outputs[1].name"]),
     (
-        lambda m: m.outputs.add(name="y").parameters["classification"].CopyFrom(_whole(3)),
+        lambda m: m.outputs.add(name="y").parameters["classification"].CopyFrom(_whole(0)),
         ["outputs[0].parameters[classification]"],
     ),
+    (
+        lambda m: setattr(m.outputs.add(name="y").parameters["classification"], "string_param", "3"),
+        ["outputs[0].parameters[classification]"],
+    ),
+    (
+        lambda m: m.outputs.add(name="z").parameters["classification"].CopyFrom(_whole(3)),
+        ["outputs[0].parameters[classification]"],
+    ),
+    (
+        lambda m: m.outputs.add(name="y").parameters["shared_memory_byte_size"].CopyFrom(_whole(3)),
+        ["outputs[0].parameters[shared_memory_byte_size]"],
+    ),
+    (lambda m: m.parameters["millrace_after_offset"].CopyFrom(_whole(3)), ["job.after_offset"]),
+    (
+        lambda m: setattr(m.parameters["millrace_after_history"], "string_param", "-1"),
+        ["parameters[millrace_after_history]"],
+    ),
+    (lambda m: setattr(m.parameters["priority"], "string_param", "high"), ["parameters[priority]"]),
     (
         lambda m: m.inputs[0].parameters["shared_memory_region"].CopyFrom(_whole(3)),
         ["inputs[0].parameters[shared_memory_region]"],
@@ -107,7 +125,59 @@ def test_parameters_that_are_not_ours_are_the_models_business() -> None:
     request = infer()
     request.parameters["anything"].string_param = "goes"
     request.parameters["sequence_id"].int64_param = 0
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    request.parameters["binary_data_output"].bool_param = True
+    request.inputs[0].parameters["binary_data_size"].int64_param = 12
+    request.outputs.add(name="y").parameters["binary_data"].bool_param = True
     assert violations(request) == []
+
+
+def test_contents_that_are_there_but_empty_are_unset() -> None:
+    request = infer()
+    request.inputs[0].contents.SetInParent()
+    assert violations(request) == []
+
+
+def test_the_largest_of_numbers_can_be_asked_for() -> None:
+    request = infer(rows=2)
+    request.outputs.add(name="y").parameters["classification"].int64_param = 5
+    assert violations(request) == []
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_floats_of_16_bits_are_sent_raw(datatype: str) -> None:
+    halves = replace(ENTRY, inputs=(TensorSpec("h", datatype, (-1, 2)),))
+    request = ModelInferRequest(model_name="double", raw_input_contents=[bytes(3 * 2 * 2)])
+    request.inputs.add(name="h", datatype=datatype, shape=[3, 2])
+    assert parse_infer(request.SerializeToString(), BOUNDS).against(halves).cost == 3
+    del request.raw_input_contents[:]
+    request.inputs[0].contents.fp32_contents.extend([0.0] * 6)
+    with pytest.raises(InvalidRequest, match="send raw_input_contents"):
+        parse_infer(request.SerializeToString(), BOUNDS).against(halves)
+
+
+def test_a_model_without_batches_takes_its_shapes_as_they_are() -> None:
+    whole = replace(ENTRY, inputs=(TensorSpec("s", "FP32", ()), TensorSpec("v", "FP32", (3,))), max_batch_size=0)
+    request = ModelInferRequest(model_name="double", raw_input_contents=[bytes(4), bytes(12)])
+    request.inputs.add(name="s", datatype="FP32", shape=[])
+    request.inputs.add(name="v", datatype="FP32", shape=[3])
+    assert parse_infer(request.SerializeToString(), BOUNDS).against(whole).cost == 1
+    request.inputs[1].shape.insert(0, 1)
+    with pytest.raises(InvalidRequest, match=r"v takes \[3\], not \[1, 3\]"):
+        parse_infer(request.SerializeToString(), BOUNDS).against(whole)
+
+
+def test_how_a_job_runs_is_not_what_it_is() -> None:
+    plain, other = infer(), infer(id="another")
+    for request in (plain, other):
+        request.parameters["millrace_job_id"].string_param = "a"
+    other.parameters["priority"].int64_param = 1
+    other.parameters["millrace_after_offset"].int64_param = 7
+    other.parameters["millrace_after_history"].string_param = str(2**64 - 1)
+    other.parameters["triton_enable_empty_final_response"].bool_param = True
+    first, second = (parse_infer(one.SerializeToString(), BOUNDS, attachable=True) for one in (plain, other))
+    assert first.fingerprint == second.fingerprint
+    assert (second.options.position.offset, second.options.position.history) == (7, b"\xff" * 8)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Workers are known as long as they announce themselves, models for a week after."""
 
+from typing import Any
+
 import pytest
 
 from millrace.errors import Unavailable
-from millrace.queue import ModelEntry, Registry, WorkerEntry, connect
+from millrace.queue import Carried, Indexed, ModelEntry, ModelState, Registry, WorkerEntry, connect, keys
 from millrace.queue.registry import MODEL_MS, WORKER_MS
 from tests.queue.bench import Bench
 
@@ -11,7 +13,17 @@ MODEL = ModelEntry(name="story", version="1", task="generate", digest="0" * 64)
 
 
 def worker(worker_id: str) -> WorkerEntry:
-    return WorkerEntry(worker_id=worker_id, device="cpu", execution_provider="CPU", state="ready", models=("story/1",))
+    return WorkerEntry(
+        worker_id=worker_id,
+        device="cpu",
+        execution_provider="CPU",
+        state="ready",
+        index=(
+            Indexed(name="story", version="1", state=ModelState.READY),
+            Indexed(name="story", version="2", state=ModelState.UNAVAILABLE, reason="model.yaml is missing"),
+        ),
+        carried=(Carried(name="story", serial=7, failure="story/2: model.yaml is missing"),),
+    )
 
 
 async def test_a_worker_that_falls_silent_is_gone_and_its_model_stays(bench: Bench) -> None:
@@ -25,6 +37,27 @@ async def test_a_worker_that_falls_silent_is_gone_and_its_model_stays(bench: Ben
     await bench.be_away(MODEL_MS / 1000 - 10)
     assert (await registry.workers(), await registry.models()) == ([], [MODEL])
     await bench.be_away(10)
+    assert await registry.models() == []
+
+
+async def test_a_worker_is_ready_for_what_its_index_says_so_of() -> None:
+    assert worker("w1").models == ("story/1",)
+
+
+async def test_what_only_a_later_version_of_the_service_knows_is_left_out(bench: Bench) -> None:
+    registry = Registry(bench.redis)
+    await registry.announce(worker("w1"), [MODEL])
+    for key, name in ((keys.WORKERS, "w1"), (keys.MODELS, "story/1")):
+        stored: Any = await bench.redis.hget(key, name)
+        await bench.redis.hset(key, name, stored.decode().removesuffix("}") + ',"later":[1]}')
+    assert (await registry.workers(), await registry.models()) == ([worker("w1")], [MODEL])
+
+
+async def test_a_model_that_was_unloaded_on_purpose_is_forgotten(bench: Bench) -> None:
+    registry = Registry(bench.redis)
+    await registry.announce(worker("w1"), [MODEL])
+    await registry.forget([])
+    await registry.forget([MODEL.model])
     assert await registry.models() == []
 
 

@@ -95,6 +95,18 @@ async def test_as_many_turns_go_on_at_once_as_there_are_lanes() -> None:
         device.widen(33)
 
 
+async def test_lanes_go_with_the_model_that_brought_them() -> None:
+    device = Device()
+    device.widen(2)
+    device.widen(1)
+    device.narrow(2)
+    async with device.turn("a"):
+        second = asyncio.create_task(take_turn(device, "b"))
+        await asyncio.sleep(0)
+        assert not second.done()
+    await asyncio.wait_for(second, 1.0)
+
+
 async def test_a_model_that_gives_up_waiting_does_not_keep_the_device() -> None:
     device = Device()
 

@@ -118,11 +118,13 @@ class BatchEngine:
             batch = None if ended else self._next()
         if batch is None:
             return ended or None
-        session = self._idle.pop()
+        session, began = self._idle.pop(), time.monotonic()
         try:
             outputs = self._run(session, batch)
         finally:
             self._idle.append(session)
+        for output in outputs:
+            output.began = began
         with self._news:
             self._count(batch)
             for item in batch.items:
