@@ -24,8 +24,12 @@ app = typer.Typer(
 
 Redis = Annotated[str | None, typer.Option("--redis", metavar="URL", help="Unset: redis://127.0.0.1:6379/0.")]
 Models = Annotated[
-    Path,
-    typer.Option("--models", metavar="DIR", help="The model repository: NAME/VERSION/, model.yaml or a graph in it."),
+    str,
+    typer.Option(
+        "--models",
+        metavar="DIR|URL",
+        help="The model repository: NAME/VERSION/, model.yaml or a graph in it; or where such a folder is, as s3://….",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one.")
@@ -42,7 +46,7 @@ def up(
     redis: Annotated[str | None, typer.Option(metavar="URL", help="Redis or Valkey; unset: an embedded one.")] = None,
     frontends: Annotated[int, typer.Option(min=1, help="Frontend processes, each with ports of its own.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
-    models: Models = Path("models"),
+    models: Models = "models",
     device: Device = "auto",
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8001,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8002,

@@ -26,7 +26,8 @@ class Plan:
     """None: an embedded Valkey."""
     frontends: int
     workers: int
-    models: Path
+    models: str
+    """A folder, or a URL."""
     device: str
     grpc_port: int
     http_port: int
@@ -78,7 +79,7 @@ class Fleet:
     def _worker(self, index: int) -> Child:
         threads = max((os.cpu_count() or 1) // self._plan.workers, 1)
         options = {
-            "MILLRACE_MODELS": str(self._plan.models),
+            "MILLRACE_MODELS": self._plan.models,
             "MILLRACE_DEVICE": self._plan.device,
             "MILLRACE_THREADS": os.environ.get("MILLRACE_THREADS", str(threads)),
             "MILLRACE_HTTP_ADDRESS": "",
@@ -104,7 +105,7 @@ def check(plan: Plan) -> str | None:
     """Why the plan cannot be started, in words that say what to do; None where it can."""
     if importlib.util.find_spec("services") is None:
         return "the services are not here: run `millrace up` in a checkout of the repository"
-    if not any(file for pattern in MODEL_FILES for file in plan.models.glob(pattern)):
+    if "://" not in plan.models and not any(any(Path(plan.models).glob(pattern)) for pattern in MODEL_FILES):
         return f"no model in {plan.models}: it must hold NAME/VERSION/model.yaml, or a graph there (see --models)"
     return None
 

@@ -57,8 +57,12 @@ class StillAtIt(MillraceError):
 class Repository:
     """The part of inference.GRPCInferenceService that shows and commands which models are loaded."""
 
-    def __init__(self, models: Models, commands: Commands, readiness: Readiness, bounds: Bounds) -> None:
+    def __init__(
+        self, models: Models, commands: Commands, readiness: Readiness, bounds: Bounds, *, commanded: bool
+    ) -> None:
+        """`commanded`: whether callers may load and unload."""
         self._models, self._commands, self._readiness, self._bounds = models, commands, readiness, bounds
+        self._commanded = commanded
 
     def methods(self, border: Border) -> dict[str, Method]:
         return {
@@ -104,6 +108,8 @@ class Repository:
 
     async def _workers(self, repository: str) -> list[WorkerEntry]:
         """Those that carry out commands about this repository, or any."""
+        if not self._commanded:
+            raise NotCarriedOut("this frontend loads and unloads nothing for callers", reason="MODEL_CONTROL_OFF")
         self._readiness.require()
         workers = [worker for worker in await self._models.workers() if worker.state != DRAINING]
         if not workers:

@@ -154,7 +154,9 @@ class Frontend:
                 **ModelStatistics(self._models, self._totals, self.readiness, bounds).methods(self._border),
                 **Extensions(self._models, self.readiness, tracing, bounds).methods(self._border),
                 **Inference(admission, relays, bounds, self._cache).methods(self._border),
-                **Repository(self._models, Commands(calls), self.readiness, bounds).methods(self._border),
+                **Repository(
+                    self._models, Commands(calls), self.readiness, bounds, commanded=settings.model_control
+                ).methods(self._border),
             },
             jobs.SERVICE: Jobs(self.queue, admission, relays, bounds).methods(self._border),
             fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),

@@ -62,6 +62,7 @@ class FrontendSettings(Settings):
     max_tensor_bytes: int = Field(default=64 << 20, ge=1, description="the largest request that carries tensors")
     default_timeout_s: float = Field(default=600.0, gt=0, description="what a job may take where it does not say")
     max_timeout_s: float = Field(default=3_600.0, gt=0, description="the largest timeout that a job may ask for")
+    model_control: bool = Field(default=True, description="whether callers may load and unload models")
     response_cache_bytes: int = Field(
         default=0, ge=0, description="answers kept for equal requests, of models that allow it; 0: none"
     )

@@ -70,7 +70,7 @@ class Mirror:
                     refused[key] = untrusted.sentence(error)
             self._drop_others({*listing.units(), *listing.refused})
             shutil.rmtree(self._folder / TRASH)
-        broken = [Broken(path=self._folder / untrusted.printable(key), reason=refused[key]) for key in sorted(refused)]
+        broken = [Broken(path=self._inside(key), reason=refused[key]) for key in sorted(refused)]
         for one in broken:
             log.warning("source.refused", path=str(one.path), reason=one.reason)
         return broken
@@ -132,6 +132,10 @@ class Mirror:
 
     def _local(self, key: str, name: str) -> Path:
         return self._folder / key if _is_policy(key) else self._folder / key / name
+
+    def _inside(self, key: str) -> Path:
+        """Where a version lies, whatever its name begins with."""
+        return self._folder.joinpath(*untrusted.printable(key).split("/"))
 
     def _drop_others(self, keys: set[str]) -> None:
         """Takes away what is remotely no more."""

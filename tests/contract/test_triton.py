@@ -51,5 +51,16 @@ async def test_tritonclient_infers_and_reads_our_errors(tmp_path: Path) -> None:
         status, message = seen[fault]
         assert status == "StatusCode.INVALID_ARGUMENT"
         assert words in message
+    assert seen["index"] == dict.fromkeys(("digits", "embedding", "half", "texts"), "READY")
+    assert (seen["unloaded"], seen["is_ready"], seen["loaded"], seen["is_ready_again"]) == (
+        "UNAVAILABLE",
+        False,
+        "READY",
+        True,
+    )
+    assert (seen["max_batch_size"], seen["success"]) == (64, "4")
+    assert seen["load_unknown"][0] == "StatusCode.NOT_FOUND"
+    assert seen["load_with_config"][0] == "StatusCode.INVALID_ARGUMENT"
+    assert seen["shared_memory"][0] == "StatusCode.UNIMPLEMENTED"
     expected = [[2.0 * n, 2.0 * n + 1] if n < VOCABULARY else "StatusCode.INTERNAL" for n in range(40)]
     assert seen["embedded"] == expected

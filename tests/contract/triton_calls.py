@@ -62,6 +62,27 @@ def sync_calls(address: str, images: Any) -> dict[str, Any]:
     }
 
 
+def repository_calls(address: str) -> dict[str, Any]:
+    """A model goes and comes back; each call answers when it has."""
+    client = triton.InferenceServerClient(address)
+
+    def states() -> dict[str, str]:
+        return {model.name: model.state for model in client.get_model_repository_index().models}
+
+    seen: dict[str, Any] = {"index": states()}
+    client.unload_model("half")
+    seen |= {"unloaded": states()["half"], "is_ready": client.is_model_ready("half")}
+    client.load_model("half")
+    seen |= {"loaded": states()["half"], "is_ready_again": client.is_model_ready("half")}
+    config = client.get_model_config("digits", as_json=True)["config"]
+    statistics = client.get_inference_statistics("digits", as_json=True)["model_stats"][0]
+    seen |= {"max_batch_size": config["max_batch_size"], "success": statistics["inference_stats"]["success"]["count"]}
+    seen["load_unknown"] = refused(lambda: client.load_model("nothing"))
+    seen["load_with_config"] = refused(lambda: client.load_model("half", config="{}"))
+    seen["shared_memory"] = refused(lambda: client.register_system_shared_memory("a", "/a", 8))
+    return seen
+
+
 async def async_calls(address: str) -> dict[str, Any]:
     """Many requests at once, some of which make the graph fail: the others must not suffer."""
     async with triton_aio.InferenceServerClient(address) as client:
@@ -80,7 +101,8 @@ async def async_calls(address: str) -> dict[str, Any]:
 def main() -> None:
     address, digits = sys.argv[1:]
     images = np.load(digits)["x"].astype(np.float32)
-    print(json.dumps(sync_calls(address, images[:32]) | asyncio.run(async_calls(address))))
+    seen = sync_calls(address, images[:32]) | asyncio.run(async_calls(address)) | repository_calls(address)
+    print(json.dumps(seen))
 
 
 if __name__ == "__main__":

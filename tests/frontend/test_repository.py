@@ -18,7 +18,7 @@ from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.queue import Carried, Commands, Indexed, ModelState, Registry, Verb, WorkerEntry
 from millrace.queue.connection import Redis
 from tests.eventually import eventually
-from tests.frontend.playing import Worker, reason, violated
+from tests.frontend.playing import Worker, frontend, reason, violated
 from tests.frontend.tensors import Inference, infer
 
 LOADING, READY, UNLOADING, UNAVAILABLE = ModelState
@@ -235,3 +235,20 @@ async def command(inference: Inference, verb: Verb, name: str) -> None:
         await inference.RepositoryModelLoad(RepositoryModelLoadRequest(model_name=name))
     else:
         await inference.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name=name))
+
+
+async def test_a_frontend_may_be_told_to_command_nothing(redis_url: str, worker: Worker) -> None:
+    async with frontend(redis_url, model_control=False) as served, grpc.aio.insecure_channel(served.grpc_address) as to:
+        inference: Inference = GRPCInferenceServiceStub(to)
+        for call in (
+            inference.RepositoryModelLoad(RepositoryModelLoadRequest(model_name="echo")),
+            inference.RepositoryModelUnload(RepositoryModelUnloadRequest(model_name="echo")),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert (caught.value.code(), reason(caught.value)) == (
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "MODEL_CONTROL_OFF",
+            )
+        assert (await inference.RepositoryIndex(RepositoryIndexRequest())).models
+    assert await Commands(worker.redis).read("models") == {}

@@ -55,10 +55,7 @@ class Rig:
 
     async def start(self, worker_id: str = "w1", **settings: Any) -> Worker:
         """A worker that is ready. It is stopped at the test's end."""
-        defaults: dict[str, Any] = {"models": str(self.models), "device": "cpu", "threads": 1, "drain_s": 0.0}
-        worker = Worker(WorkerSettings(redis_url=self.url, worker_id=worker_id, **(defaults | settings)))
-        task = asyncio.create_task(worker.run())
-        self._stack.push_async_callback(_stop, worker, task)
+        worker, task = self.begin(worker_id, **settings)
 
         async def ready() -> bool:
             if task.done():
@@ -67,6 +64,14 @@ class Rig:
 
         await eventually(ready, WITHIN_S)
         return worker
+
+    def begin(self, worker_id: str = "w1", **settings: Any) -> "tuple[Worker, asyncio.Task[None]]":
+        """One that is about to load its models."""
+        defaults: dict[str, Any] = {"models": str(self.models), "device": "cpu", "threads": 1, "drain_s": 0.0}
+        worker = Worker(WorkerSettings(redis_url=self.url, worker_id=worker_id, **(defaults | settings)))
+        task = asyncio.create_task(worker.run())
+        self._stack.push_async_callback(_stop, worker, task)
+        return worker, task
 
     async def workers(self) -> list[WorkerEntry]:
         return await self.registry.workers()

@@ -1,7 +1,7 @@
 """Models that come, change and go while a worker runs."""
 
 import asyncio
-import gc
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +18,8 @@ from tests.processes import Service
 from tests.stub_models import write_stub
 from tests.worker.rig import WITHIN_S, Rig, Stream, factor, write
 
+POOLS = ("asyncio", "engine")
+"""Threads that the process keeps, a bounded number of them."""
 LOADING, READY, UNLOADING, UNAVAILABLE = ModelState
 
 
@@ -314,23 +316,25 @@ async def test_a_repository_that_is_gone_all_at_once_unloads_nothing(rig: Rig) -
     assert await rig.states() == {"line/1": READY}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(120)
 async def test_loading_and_unloading_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.worker.lifecycle.QUIET_S", 0.05)
-    write(rig.models, 2)
+    names = ("line", "other", "third")
+    for name in names:
+        write(rig.models, 2, name=name)
     await rig.start()
 
-    async def round_trip() -> tuple[int, int, int]:
+    async def round_trip() -> tuple[int, int, int, int]:
         for verb in (Verb.UNLOAD, Verb.LOAD):
-            assert await rig.command("line", verb) == ""
-        gc.collect()
+            assert await asyncio.gather(*(rig.command(name, verb) for name in names)) == [""] * len(names)
         connections = len(await rig.redis.client_list())
-        return len(asyncio.all_tasks()), connections, psutil.Process().memory_info().rss
+        threads = [one for one in threading.enumerate() if not one.name.startswith(POOLS)]
+        return len(asyncio.all_tasks()), connections, len(threads), psutil.Process().memory_info().rss
 
-    first = [await round_trip() for _ in range(5)][-1]
-    last = [await round_trip() for _ in range(20)][-1]
-    assert last[:2] == first[:2]
-    assert last[2] - first[2] < 20 << 20
+    first = [await round_trip() for _ in range(2)][-1]
+    last = [await round_trip() for _ in range(7)][-1]
+    assert last[:3] == first[:3]
+    assert last[3] - first[3] < 20 << 20
 
 
 async def test_a_worker_that_is_stopped_while_it_unloads_stops(rig: Rig) -> None:
@@ -348,9 +352,8 @@ async def test_a_worker_that_is_stopped_while_it_unloads_stops(rig: Rig) -> None
 
 async def test_a_worker_that_is_stopped_while_it_loads_stops(rig: Rig) -> None:
     write_slow(rig)
-    environment = {"MILLRACE_REDIS_URL": rig.url, "MILLRACE_MODELS": str(rig.models), "MILLRACE_WORKER_ID": "w1"}
-    worker = Service("services.worker", environment)
-    worker.launch()
+    worker, task = rig.begin()
     await rig.until("stub/1", LOADING)
-    assert await asyncio.to_thread(worker.stop) == 0
+    worker.stop()
+    await asyncio.wait_for(task, WITHIN_S)
     assert await rig.workers() == []

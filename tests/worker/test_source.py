@@ -228,6 +228,7 @@ def test_a_name_that_leads_elsewhere_is_refused_with_its_version(
     broken = source.refresh()
     assert "stub/1" in versions(source)
     assert not list(tmp_path.rglob("out"))
+    assert all(one.path.is_relative_to(tmp_path / "cache") for one in broken)
     if expected is not None:
         assert expected in broken[0].reason
         assert name.startswith("stub/2/") is ("stub/2" not in versions(source))

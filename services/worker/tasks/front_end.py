@@ -27,6 +27,8 @@ LEAST_S = 0.1
 """Shorter sounds are padded with silence to it: convolutions without padding need some."""
 MOST_S = 3_600
 """Of sound in one run."""
+LONGEST_S = 7 * 24 * 3_600
+"""Of a whole sound."""
 VARIANCE_FLOOR = 1e-7
 FLOATS, COUNTS = ("FP32", "FP16"), ("INT64", "INT32")
 
@@ -43,12 +45,12 @@ class SoundFields(Frozen):
     input: str | None = None
     length: str | None = Field(default=None, description="input that is told each row's samples or frames")
     output: str | None = Field(default=None, description="of a speech model, which has the scores")
-    most_s: float = Field(default=3_600, gt=0, description="longer sounds are refused")
+    most_s: float = Field(default=3_600, gt=0, le=LONGEST_S, description="longer sounds are refused")
     seconds: float | None = Field(
         default=None, gt=0, le=MOST_S, description="what a sound to be labelled is cut or padded to; None: only cut"
     )
     window_s: float = Field(default=20, gt=0, le=MOST_S, description="what is run at once of a longer sound")
-    overlap_s: float = Field(default=2, gt=0, description="of a window, what is only context at either side")
+    overlap_s: float = Field(default=2, gt=0, le=MOST_S, description="of a window, what is only context at either side")
     stride: int | None = Field(
         default=None, ge=1, description="samples or frames of input for each frame of output; None: found out"
     )

@@ -48,7 +48,7 @@ class LogMelFields(Frozen):
     window_ms: float = Field(default=25.0, gt=0, le=10_000)
     hop_ms: float = Field(default=10.0, gt=0, le=10_000)
     window_samples: int | None = Field(default=None, ge=2, description="instead of window_ms")
-    hop_samples: int | None = Field(default=None, ge=1, description="instead of hop_ms")
+    hop_samples: int | None = Field(default=None, ge=1, le=1 << 21, description="instead of hop_ms")
     low_hz: float = Field(default=0.0, ge=0)
     high_hz: float | None = Field(default=None, gt=0, description="None: half of the sample rate")
     scale: Literal["htk", "slaney"] = "htk"

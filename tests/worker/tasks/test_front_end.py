@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from services.worker.batch.graph import ROWS, Port, Ports
-from services.worker.tasks.front_end import FrontEnd, SoundFields
+from services.worker.tasks.front_end import FrontEnd, SoundFields, read_fields
 from tests.worker.tasks.sounds import MELS, RATE, melody
 
 TUNE = melody("abc")
@@ -110,3 +110,12 @@ def test_buckets_that_would_pass_for_sound_are_refused() -> None:
         front_end(port("x", "samples"), buckets=("samples",))
     assert front_end(port("x", "samples"), LENGTH, buckets=("samples",), length="length").bucketed
     assert not front_end(port("x", "samples"), buckets=("others",)).bucketed
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("most_s", float("inf")), ("overlap_s", float("inf")), ("window_s", 1e9), ("log_mel", {"hop_samples": 2**40})],
+)
+def test_sizes_beyond_all_bounds_are_an_error_of_their_key(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=rf"sound\.{key}"):
+        read_fields({"sound": {key: value}})
