@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnxruntime as ort
@@ -99,8 +99,8 @@ class BatchEngine:
                 since=time.monotonic(),
             )
             key = self._key(item)
-        except Rejected as rejected:
-            self._end(Output(lease=work.lease, last=True, failure=rejected.failure))
+        except Exception as error:
+            self._end(Output(lease=work.lease, last=True, failure=_not_prepared(error)))
             return
         with self._news:
             self._line_up(item, key)
@@ -125,11 +125,14 @@ class BatchEngine:
             self._idle.append(session)
         for output in outputs:
             output.began = began
+        over = {output.lease for output in outputs if output.last}
         with self._news:
             self._count(batch)
             for item in batch.items:
-                self._release(item)
-        return outputs + self._go_on(batch.items, {output.lease for output in outputs if output.last})
+                if item.part.last or item.lease in over:
+                    self._release(item)
+        self._go_on([item for item in batch.items if not item.part.last and item.lease not in over])
+        return outputs
 
     def _sessions(self) -> tuple[list[ort.InferenceSession], frozenset[str]]:
         """One for each lane, and their ports that stand for BF16. On a CPU it is the same one: its runs then share the
@@ -175,25 +178,25 @@ class BatchEngine:
         newest.append(item)
         self._news.notify()
 
-    def _go_on(self, items: Sequence[Item], ended: Container[str]) -> list[Output]:
-        """Lines up what comes after parts that ran and were not their jobs' last; answers the jobs that end here."""
-        failed = []
+    def _go_on(self, items: Sequence[Item]) -> None:
+        """Lines up what comes after parts that ran and were not their jobs' last."""
         for item in items:
-            if item.part.last or item.lease in ended:
-                continue
             try:
                 part = next(item.rest)
                 rows = self._rows(part)
                 before = item.rows_before + item.rows
                 following = replace(item, part=part, rows=rows, rows_before=before, since=time.monotonic())
                 key = self._key(following)
-            except Rejected as rejected:
-                failed.append(Output(lease=item.lease, last=True, failure=rejected.failure))
+            except Exception as error:
+                with self._news:
+                    self._release(item)
+                if not item.aborted:
+                    self._end(Output(lease=item.lease, last=True, failure=_not_prepared(error)))
                 continue
             with self._news:
                 if not item.aborted:
+                    self._release(item)
                     self._line_up(following, key)
-        return failed
 
     def _key(self, item: Item) -> Key:
         key = key_of(self.ports, self.config, item)
@@ -309,6 +312,14 @@ class BatchEngine:
             if not item.part.wanted or port.name in item.part.wanted
         ]
         return item.processor.respond(item.part, own)
+
+
+def _not_prepared(error: Exception) -> Failure:
+    """Whatever it is about a request that its processor cannot take, others' requests go on."""
+    if isinstance(error, Rejected):
+        return error.failure
+    log.exception("request.not_prepared")
+    return Failure(code=Code.INTERNAL, reason="REQUEST_FAILED", message="the request could not be prepared")
 
 
 def _is_fatal(error: Exception) -> bool:

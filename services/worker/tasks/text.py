@@ -96,7 +96,9 @@ class TextFrontEnd:
         text = self._fields.prefix + (text.lower() if self._stated.lower else text)
         try:
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # what `tokenizers` raises has no class of its own
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # what tokenizers raises has no class of its own, a panic not even Exception
             raise Rejected(field, f"cannot be tokenised: {error}") from None
         count = len(encoding.ids) + self._special_tokens
         if count > self.max_tokens:

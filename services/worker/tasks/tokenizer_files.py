@@ -39,7 +39,10 @@ def read(path: Path) -> Tokenizer:
     text = untrusted.read_text(path, TOKENIZER_BYTES)
     try:
         tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # what `tokenizers` raises has no class of its own
+        tokenizer.encode("")  # a template that names a token which is not there panics only here
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what tokenizers raises has no class of its own, and its panics are no Exceptions
         raise ValueError(f"text.tokenizer: {path.name}: {error}") from None
     highest = max(tokenizer.get_vocab().values(), default=-1)
     if not 0 <= highest <= HIGHEST_TOKEN_ID:
