@@ -19,6 +19,21 @@ ITEM_BYTES = {
     "FP64": 8,
 }
 """Bytes of one element, little-endian. BYTES is not among them: its elements carry their lengths."""
+FORMATS = {
+    "BOOL": "?",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
+"""For `struct`, of one element; it knows no BF16."""
 BYTES = "BYTES"
 LENGTH_BYTES = 4
 CONTENTS = {

@@ -25,7 +25,7 @@ from typing import Any
 from millrace.errors import InvalidRequest, Violation
 from millrace.oip.inference_pb2 import InferParameter, ModelInferRequest
 from millrace.queue import ModelEntry
-from millrace.tensors import ANY, BYTES, CONTENTS, TensorSpec, unpack_bytes
+from millrace.tensors import ANY, BYTES, CONTENTS, FORMATS, TensorSpec, unpack_bytes
 from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_pb2 import JobOptions
 from services.frontend.infer import AskedInfer
@@ -55,21 +55,6 @@ TEXT_INPUTS = (
 )
 OPTIONAL_INPUTS = frozenset(spec.name for spec in TEXT_INPUTS) - {TEXT}
 SPECS = {spec.name: spec for spec in TEXT_INPUTS}
-FORMATS = {
-    "BOOL": "?",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "FP16": "e",
-    "FP32": "f",
-    "FP64": "d",
-}
-"""For `struct`, of one element."""
 FLOATS, WHOLES = ("FP16", "FP32", "FP64"), tuple(name for name in FORMATS if "INT" in name)
 
 

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from millrace.engine import Engine, Output, Work
 from millrace.oip.inference_pb2 import ModelInferRequest
-from millrace.tensors import BYTES, CONTENTS, ITEM_BYTES, LENGTH_BYTES, pack_bytes
+from millrace.tensors import BYTES, CONTENTS, FORMATS, ITEM_BYTES, LENGTH_BYTES, pack_bytes
 from millrace.v1.job_service_pb2 import SubmitJobRequest
 from services.worker.model import Model
 from services.worker.model_file import ModelFile
@@ -24,20 +24,6 @@ LIMIT_S = 60.0
 """For all requests of a model."""
 MOST_BYTES = 64 << 20
 """Of zeros that one request gets."""
-FORMATS = {
-    "BOOL": "?",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "FP32": "f",
-    "FP64": "d",
-}
-"""As `struct` names the datatypes that have typed contents."""
 Input = ModelInferRequest.InferInputTensor
 
 
