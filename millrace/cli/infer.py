@@ -23,6 +23,8 @@ from millrace.oip.inference_pb2 import ModelMetadataResponse
 from millrace.tensors import ANY, TensorSpec
 
 Arrays: TypeAlias = dict[str, Array]
+TEXT = "text_input"
+"""What models that write text take."""
 WHOLE = 200
 """Elements up to which an output is printed whole."""
 
@@ -65,9 +67,9 @@ async def infer(address: str, tenant: str, asked: Asked) -> None:
 
 def read(given: Mapping[str, str], metadata: ModelMetadataResponse) -> Arrays:
     """The inputs as arrays. Raises InvalidRequest."""
-    if not metadata.outputs:
-        raise wrong("--model", f"{metadata.name} takes no tensors: `millrace generate -m {metadata.name}` calls it")
     datatypes = {spec.name: spec.datatype for spec in metadata.inputs}
+    if TEXT in datatypes and TEXT not in given:
+        raise wrong("--model", f"{metadata.name} writes text: `millrace generate -m {metadata.name}` calls it")
     arrays = {}
     for name, value in given.items():
         if name not in datatypes:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from millrace.errors import InvalidRequest
@@ -231,6 +231,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6))
 def test_whatever_a_body_holds_it_is_a_request_or_refused(values: dict[str, Any]) -> None:
     body = parse_object(json.dumps({"model": "m", "prompt": "p"} | values).encode())
