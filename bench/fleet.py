@@ -61,7 +61,7 @@ async def serving(models: Path, cores: int) -> AsyncIterator[Serving]:
         redis_url=None,
         frontends=1,
         workers=1,
-        models=models,
+        models=str(models),
         device="cpu",
         grpc_port=0,
         http_port=0,

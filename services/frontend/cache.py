@@ -20,8 +20,8 @@ import prometheus_client
 
 from millrace.oip.inference_pb2 import ModelInferRequest
 from millrace.queue import ModelEntry, ModelTotals, ModelVersion, Spent
-from services.frontend.infer import HOW, AskedInfer
 from services.frontend.metrics import Metrics
+from services.frontend.oip.infer import HOW, AskedInfer
 from services.frontend.parse import ValidRequest
 
 OVERHEAD_BYTES = 400

@@ -16,30 +16,31 @@ from starlette.applications import Starlette
 from millrace.errors import Unavailable
 from millrace.queue import Commands, Durability, Fast, JobQueue, Mailbox, Registry, Replicated, Statistics, connect
 from millrace.queue.connection import Redis
-from services.frontend import fleet, inference, jobs, servicer, tasks
+from services.frontend import fleet, jobs, servicer, tasks
 from services.frontend.admission import Admission
 from services.frontend.border import Border
 from services.frontend.cache import ResponseCache
-from services.frontend.catalogue import Catalogue
-from services.frontend.extensions import Extensions
 from services.frontend.fleet import Fleet
 from services.frontend.http import HttpServer, make_app
-from services.frontend.inference import Inference
 from services.frontend.interest import Interest
 from services.frontend.jobs import Jobs
 from services.frontend.memory import Memory
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
+from services.frontend.oip import inference
+from services.frontend.oip.catalogue import Catalogue
+from services.frontend.oip.extensions import Extensions
+from services.frontend.oip.inference import Inference
+from services.frontend.oip.repository import Repository
+from services.frontend.oip.statistics import ModelStatistics
 from services.frontend.openai import border as openai_border
 from services.frontend.openai.options import Options
 from services.frontend.openai.routes import make_openai
 from services.frontend.readiness import Readiness
 from services.frontend.relay import Relays
-from services.frontend.repository import Repository
 from services.frontend.rules import Bounds
 from services.frontend.servicer import TextGeneration
 from services.frontend.settings import FrontendSettings
-from services.frontend.statistics import ModelStatistics
 from services.frontend.tasks import Tasks
 from services.frontend.tracing import Tracing
 

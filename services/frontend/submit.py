@@ -2,7 +2,7 @@
 
 from millrace.errors import InvalidRequest, Violation
 from millrace.v1.job_service_pb2 import SubmitJobRequest
-from services.frontend.infer import check_submitted, make_infer
+from services.frontend.oip.infer import check_submitted, make_infer
 from services.frontend.parse import Asked, decode, make_options, raise_any, valid_generate
 from services.frontend.rules import Bounds, Violations, check_generate, check_job
 from services.frontend.typed import TYPED, valid_typed

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from millrace.settings import Settings
-from services.worker import source
+from services.worker.repository import source
 
 
 def _draw_id() -> str:

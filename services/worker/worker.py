@@ -28,16 +28,16 @@ from millrace.queue import (
 )
 from millrace.queue.connection import Redis
 from services.worker import repository
-from services.worker.budget import Budget
-from services.worker.contents import Contents
 from services.worker.device import EXECUTION_PROVIDERS, Device, device_name
-from services.worker.hosting import Hosting
 from services.worker.http import HttpServer, make_pages
-from services.worker.lifecycle import Lifecycle, Place
 from services.worker.metrics import Metrics
-from services.worker.serving import Plan, Serving
+from services.worker.repository.budget import Budget
+from services.worker.repository.source import open_source
+from services.worker.serving.contents import Contents
+from services.worker.serving.hosting import Hosting
+from services.worker.serving.lifecycle import Lifecycle, Place
+from services.worker.serving.serving import Plan, Serving
 from services.worker.settings import WorkerSettings, names
-from services.worker.source import open_source
 
 TICK_S = 1.0
 GLANCE_S, REAP_S = 0.1, 0.5

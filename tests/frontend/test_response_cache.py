@@ -15,8 +15,8 @@ from millrace.oip.inference_pb2_grpc import GRPCInferenceServiceStub
 from millrace.queue import Ending, ModelEntry, Priority
 from services.frontend import cache as caching
 from services.frontend.cache import OVERHEAD_BYTES, ResponseCache
-from services.frontend.infer import make_infer
 from services.frontend.metrics import Metrics
+from services.frontend.oip.infer import make_infer
 from services.frontend.parse import Position, ValidOptions, ValidRequest
 from services.frontend.server import Frontend
 from tests.frontend.playing import frontend

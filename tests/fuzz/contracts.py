@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import Message
 
 from millrace.errors import Code, MillraceError
 from millrace.oip.inference_pb2 import ModelInferRequest
@@ -100,6 +101,15 @@ def _check_ranges(ran: GenerateRequest) -> None:
     must(len(stopping.stop_strings) <= 16, "stop_strings")
     must(all(1 <= len(text.encode()) <= 256 for text in stopping.stop_strings), "a stop string's length")
     must(reporting.logprobs <= 20 and reporting.prompt_logprobs <= 20, "reporting")
+
+
+def check_typed(valid: ValidRequest, asked: Message) -> None:
+    """The payload is what was asked, without the job's options."""
+    check_options(valid.options)
+    must(1 <= valid.cost <= MOST_COST, f"a cost of {valid.cost}")
+    sent = type(asked).FromString(valid.payload)
+    asked.ClearField("job")
+    must(asked.SerializeToString(deterministic=True) == sent.SerializeToString(deterministic=True), "another request")
 
 
 def check_infer(valid: ValidRequest, asked: ModelInferRequest, entry: ModelEntry) -> None:

@@ -71,18 +71,18 @@ def loaded(folder: Path) -> Engine | None:
     models, broken = repository.scan(folder)
     must(len(models) + len(broken) == 1, f"one folder gives {len(models)} models and {len(broken)} broken ones")
     if broken:
-        _check_reason(broken[0].reason)
+        check_reason(broken[0].reason)
         return None
     try:
         return repository.load(models[0], "cpu", threads=1)
     except ValueError as error:
         cause = error.__cause__ or error
         must(_is_meant(cause), f"loading fails with {type(cause).__name__}: {cause!s:.300}")
-        _check_reason(str(error))
+        check_reason(str(error))
         return None
 
 
-def _check_reason(reason: str) -> None:
+def check_reason(reason: str) -> None:
     must(reason.strip(), "a folder is broken for no reason")
     must(len(reason) <= MOST_REASON, f"a reason of {len(reason)} characters")
     reason.encode()

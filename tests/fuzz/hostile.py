@@ -139,7 +139,7 @@ class HostileFolder(Target):
         with TemporaryDirectory(dir=self._root) as folder:
             secret = Path(folder) / "secret"
             secret.write_bytes(SECRET)
-            version = write_decoder(plan, secret) if plan.get("decoder") else write_folder(plan, secret)
+            version = self.write(plan, secret)
             thing = plan.get("thing", "nothing")
             target = version / plan.get("at", "more")
             place_thing(target, thing, secret)
@@ -149,7 +149,15 @@ class HostileFolder(Target):
             must(thing in PLAIN or not os.path.lexists(target), f"a folder with a {thing} is served")
             must(not plan.get("decoder") or _is_inside(version, plan["location"]), "a decoder's weights lie elsewhere")
             must(SECRET[:4] not in output_of(engine), "the secret has come out")
+            self.check(version)
             return True
+
+    def write(self, plan: Plan, secret: Path) -> Path:
+        """The version's folder."""
+        return write_decoder(plan, secret) if plan.get("decoder") else write_folder(plan, secret)
+
+    def check(self, version: Path) -> None:
+        """What else must hold of a model that is served. Raises Finding."""
 
 
 def place_thing(target: Path, thing: str, secret: Path) -> None:

@@ -14,7 +14,9 @@ from millrace.queue import ModelEntry
 from millrace.tensors import pack_bytes
 from millrace.v1.generation_pb2 import GenerateRequest
 from services.frontend import parse, rules
-from services.frontend.infer import AskedInfer, make_infer
+from services.frontend.oip.infer import AskedInfer, make_infer
+from services.frontend.openai.fields import Fields
+from services.frontend.openai.requests import Wanted
 from services.frontend.parse import ValidRequest, make_options
 from services.frontend.rules import Bounds
 from services.worker.batch import engine
@@ -44,6 +46,12 @@ def looks_at_no_tensor(raw: bytes, bounds: Bounds) -> AskedInfer:
     options = make_options(GenerateRequest().job, bounds)
     asked = make_infer(request, raw, options)
     return Trusting(**{name: getattr(asked, name) for name in AskedInfer.__dataclass_fields__})
+
+
+def reads_no_settings(fields: Fields) -> Wanted:
+    """The prompt alone."""
+    request = GenerateRequest(model="tested", text=str(fields.get("prompt")))
+    return Wanted(requests=(request,), completions=1, stream=False, with_usage=False)
 
 
 class Trusting(AskedInfer):

@@ -13,10 +13,11 @@ from millrace.oip.inference_pb2 import ModelInferRequest, ModelMetadataRequest, 
 from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, SubmitJobRequest, WatchJobRequest
 from services.frontend.call import TENANT_KEY, Context, GrpcCall
-from services.frontend.infer import AskedInfer, parse_infer
+from services.frontend.oip.infer import AskedInfer, parse_infer
 from services.frontend.parse import Asked, Position, ValidRequest, check_job_id, decode, parse_generate, parse_watch
 from services.frontend.rules import Bounds
 from services.frontend.submit import parse_submit
+from services.frontend.typed import TYPED
 from tests.fuzz import bombs, contracts, samples
 from tests.fuzz.mutate import mutate_bytes, mutate_message
 from tests.fuzz.samples import BOUNDS, TENSOR_ENTRIES, TEXT_ENTRIES
@@ -109,22 +110,27 @@ class Submissions(Requests):
         return list(samples.submissions())
 
     def parse(self, raw: bytes) -> bool:
-        asked = SubmitJobRequest()
+        asked, before = SubmitJobRequest(), DECODERS & sys.modules.keys()
         try:
             parsed = parse_submit(raw, BOUNDS)
             asked.ParseFromString(raw)
         finally:
-            must(DECODERS.isdisjoint(sys.modules), "something was loaded that decodes images or sounds")
+            loaded = DECODERS & sys.modules.keys() - before
+            must(not loaded, f"{loaded} was loaded, which decodes images or sounds")
         contracts.check_durations(asked.job, parsed.options)
         must(parsed.options.position == Position(), "a submission that begins behind an offset")
-        if asked.WhichOneof("task") == "generate":
-            must(isinstance(parsed, ValidRequest), "a generation that is not valid")
-            must(not asked.generate.HasField("job"), "options of the task's own")
+        task = asked.WhichOneof("task") or ""
+        if task == "infer":
+            return _check_infer(parsed, asked.infer)
+        must(isinstance(parsed, ValidRequest) and parsed.task == task, f"{task} became {parsed}")
+        must(not getattr(asked, task).HasField("job"), "options of the task's own")
+        if task == "generate":
             asked.generate.job.CopyFrom(asked.job)
             _check_generation(cast(ValidRequest, parsed), asked.generate)
-            return True
-        must(asked.WhichOneof("task") == "infer", f"{asked.WhichOneof('task')} is not served")
-        return _check_infer(parsed, asked.infer)
+        else:
+            must(task in TYPED, f"{task} is not served")
+            contracts.check_typed(cast(ValidRequest, parsed), getattr(asked, task))
+        return True
 
 
 class Watches(Requests):
@@ -184,7 +190,7 @@ class Bombs(Requests):
             (parse_generate, TEXT_ENTRIES) if raw[:1] == b"g" else (parse_infer, (*TENSOR_ENTRIES, *TEXT_ENTRIES))
         )
         parsed = cast(Asked, parse(raw[1:], BOUNDS))
-        return any(_accepts(parsed, entry) is not None for entry in entries)
+        return any(accepts(parsed, entry) is not None for entry in entries)
 
 
 class Tenants(Target):
@@ -224,26 +230,26 @@ class Metadata:
 def _check_generation(parsed: ValidRequest, asked: GenerateRequest) -> None:
     contracts.check_durations(asked.job, parsed.options)
     for entry in TEXT_ENTRIES:
-        valid = _accepts(parsed, entry)
+        valid = accepts(parsed, entry)
         must(valid is not None, f"a generation is refused by {entry.name}")
         contracts.check_request(cast(ValidRequest, valid), entry)
-    must(_accepts(parsed, TENSOR_ENTRIES[0]) is None, "a model of tensors takes a text")
+    must(accepts(parsed, TENSOR_ENTRIES[0]) is None, "a model of tensors takes a text")
     contracts.check_generation(parsed, asked)
 
 
 def _check_infer(parsed: Asked, asked: ModelInferRequest) -> bool:
     """Whether any of the models takes it."""
-    must(_accepts(parsed, TEXT_ENTRIES[0]) is None, "a model of texts takes tensors")
+    must(accepts(parsed, TEXT_ENTRIES[0]) is None, "a model of texts takes tensors")
     accepted = False
     for entry in TENSOR_ENTRIES:
-        if (valid := _accepts(parsed, entry)) is not None:
+        if (valid := accepts(parsed, entry)) is not None:
             contracts.check_request(valid, entry)
             contracts.check_infer(valid, asked, entry)
             accepted = True
     return accepted
 
 
-def _accepts(parsed: Asked, entry: Any) -> ValidRequest | None:
+def accepts(parsed: Asked, entry: Any) -> ValidRequest | None:
     try:
         return parsed.against(entry)
     except MillraceError as error:

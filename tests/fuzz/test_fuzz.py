@@ -9,6 +9,7 @@ from tests.fuzz import __main__ as command
 from tests.fuzz.child import load
 from tests.fuzz.drive import drive
 from tests.fuzz.folders import GenaiConfig, ModelYaml
+from tests.fuzz.http import Http
 from tests.fuzz.requests import Watches
 from tests.fuzz.sockets import Sockets
 from tests.fuzz.target import Target
@@ -26,6 +27,11 @@ SHORT = {
     "tensors": 200,
     "generation": 60,
     "stub": 40,
+    "text-tensors": 200,
+    "openai": 300,
+    "typed": 60,
+    "images": 90,
+    "sounds": 80,
     "output-format": 120,
     "chat-template": 120,
     "model-yaml": 40,
@@ -34,6 +40,12 @@ SHORT = {
     "tokenizer": 15,
     "onnx": 70,
     "hostile": 40,
+    "merged": 60,
+    "task-files": 25,
+    "policy": 40,
+    "manifest": 30,
+    "warmup": 30,
+    "zip-source": 40,
 }
 """Inputs: half of them known ones, from all over the list, the others drawn."""
 
@@ -45,6 +57,10 @@ def test_nothing_that_a_stranger_sends_breaks_a_contract(name: str) -> None:
 
 def test_nothing_that_a_stranger_calls_breaks_a_process(running: Running) -> None:
     check(Calls(SEED, running), 120)
+
+
+def test_nothing_that_a_stranger_posts_breaks_a_process(running: Running) -> None:
+    check(Http(SEED, running), 90)
 
 
 def test_nothing_that_a_stranger_writes_into_a_socket_breaks_a_process(running: Running) -> None:

@@ -3,6 +3,7 @@ documented, and the processes go on as if nothing had been."""
 
 import json
 import random
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,22 +15,40 @@ from typing import Any, TypeAlias
 
 import grpc
 import psutil
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from millrace.oip import inference_pb2 as oip
 from millrace.tensors import pack_bytes, unpack_bytes
 from millrace.v1.generation_pb2 import GenerateResponse
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest
 from tests import graphs
 from tests.fuzz import bombs, samples
 from tests.fuzz.generation import GOOD
+from tests.fuzz.models import MODELS as MODELS_OF_TASKS
+from tests.fuzz.models import transcriber
 from tests.fuzz.mutate import TEXTS, mutate_message
 from tests.fuzz.served import SERVED
 from tests.fuzz.target import Target, must
 from tests.fuzz.tensors import request
+from tests.fuzz.text_tensors import asked
 from tests.processes import Service, Valkey
 from tests.stub_models import write_stub
 from tests.survival.fleet import Fleet
+
+
+def _trace(name: str) -> oip.TraceSettingRequest:
+    request = oip.TraceSettingRequest()
+    request.settings[name].value.append("OFF")
+    return request
+
+
+def _log(name: str) -> oip.LogSettingsRequest:
+    request = oip.LogSettingsRequest()
+    request.settings[name].uint32_param = 0
+    return request
+
 
 Pairs: TypeAlias = Sequence[tuple[str, str | bytes]]
 DEADLINE_S = 8.0
@@ -42,7 +61,23 @@ BOMB_BYTES = 3 << 20
 MODELS = ("affine", "embedding", "texts")
 GENERATE, INFER = "/millrace.v1.TextGenerationService/Generate", "/inference.GRPCInferenceService/ModelInfer"
 JOBS, OIP, FLEET = "/millrace.v1.JobService/", "/inference.GRPCInferenceService/", "/millrace.v1.FleetService/"
-STREAMS = frozenset({GENERATE, f"{JOBS}WatchJob"})
+NAMED, TRUTH = oip.ModelRepositoryParameter(string_param="{}"), oip.ModelRepositoryParameter(bool_param=True)
+STREAM_INFER, TRANSCRIBE = f"{OIP}ModelStreamInfer", "/millrace.v1.SpeechService/Transcribe"
+STREAMS = frozenset({GENERATE, TRANSCRIBE, f"{JOBS}WatchJob"})
+EXTENSIONS: Mapping[str, Sequence[Message]] = {
+    "ModelConfig": [oip.ModelConfigRequest(name="affine", version="1")],
+    "ModelStatistics": [oip.ModelStatisticsRequest(), oip.ModelStatisticsRequest(name="affine")],
+    "RepositoryIndex": [oip.RepositoryIndexRequest(ready=True)],
+    "RepositoryModelLoad": [oip.RepositoryModelLoadRequest(model_name="nobody", parameters={"config": NAMED})],
+    "RepositoryModelUnload": [
+        oip.RepositoryModelUnloadRequest(model_name="nobody", parameters={"unload_dependents": TRUTH})
+    ],
+    "SystemSharedMemoryRegister": [oip.SystemSharedMemoryRegisterRequest(name="a", key="b", byte_size=1)],
+    "CudaSharedMemoryStatus": [oip.CudaSharedMemoryStatusRequest(name="a")],
+    "TraceSetting": [oip.TraceSettingRequest(model_name="affine"), *(_trace(name) for name in ("trace_level", "x"))],
+    "LogSettings": [oip.LogSettingsRequest(), *(_log(name) for name in ("log_verbose_level", "log_file"))],
+}
+"""Of the Open Inference Protocol: by method, what it takes."""
 REFUSED = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -77,7 +112,8 @@ def started() -> Iterator[Running]:
         write_stub(Path(folder), name="tested", slots=256, step_ms=0)
         for name in MODELS:
             graphs.write_graph(Path(folder), name, SERVED[name].graph())
-        fleet = Fleet(valkey, Path(folder), {"MILLRACE_THREADS": "1"})
+        shutil.copytree(transcriber().parent, Path(folder) / "tones")
+        fleet = Fleet(valkey, Path(folder), {"MILLRACE_THREADS": "1", "MILLRACE_OPENAI": "true"})
         with (
             fleet.add_frontend() as frontend,
             fleet.add_worker() as worker,
@@ -158,7 +194,12 @@ class Calls(OverTheWire):
         job, model = GetJobRequest(job_id="job-1").SerializeToString(), b"\x0a\x06affine\x12\x011"
         return {
             GENERATE: [GOOD, *samples.generations()],
-            INFER: [*(request(name, SERVED[name].feed) for name in MODELS), *samples.infers()],
+            STREAM_INFER: [request(name, SERVED[name].feed) for name in MODELS] + [asked()],
+            TRANSCRIBE: [b"\x0a\x05tones" + MODELS_OF_TASKS["transcriber"].good[8:]],
+            "/millrace.v1.EmbeddingService/Embed": [MODELS_OF_TASKS["embedding"].good],
+            "/millrace.v1.ClassificationService/Classify": [MODELS_OF_TASKS["crop"].good],
+            **{f"{OIP}{name}": [one.SerializeToString() for one in known] for name, known in EXTENSIONS.items()},
+            INFER: [*(request(name, SERVED[name].feed) for name in MODELS), asked(), *samples.infers()],
             f"{JOBS}SubmitJob": list(samples.submissions()),
             f"{JOBS}WatchJob": list(samples.watches()),
             f"{JOBS}GetJob": [job],
@@ -167,7 +208,7 @@ class Calls(OverTheWire):
             f"{OIP}ModelMetadata": [model],
             **{f"{OIP}{name}": [b""] for name in ("ServerLive", "ServerReady", "ServerMetadata")},
             **{f"{FLEET}{name}": [b""] for name in ("ListModels", "ListWorkers")},
-            **{path: [b"", GOOD] for path in (f"{JOBS}", "/", "/a/b", f"{OIP}ModelStreamInfer", "/a/" + "x" * 3_000)},
+            **{path: [b"", GOOD] for path in (f"{JOBS}", "/", "/a/b", "/a/" + "x" * 3_000)},
         }
 
     @cached_property
@@ -191,7 +232,9 @@ class Calls(OverTheWire):
         path, pairs, body = unpack_bytes(data)
         metadata = tuple((key, bytes.fromhex(value) if raw else value) for key, value, raw in json.loads(pairs))
         try:
-            if path.decode() in STREAMS:
+            if path.decode() == STREAM_INFER:
+                self._stream(body, metadata)
+            elif path.decode() in STREAMS:
                 call = self._streamed(path.decode())(body, timeout=DEADLINE_S, metadata=metadata)
                 list(islice(call, MOST_MESSAGES))
                 call.cancel()
@@ -203,6 +246,17 @@ class Calls(OverTheWire):
         except ValueError:
             return False
         return True
+
+    def _stream(self, body: bytes, metadata: Pairs) -> None:
+        """Twice, around a good request, which is answered where the call's metadata do not forbid it."""
+        sent = [body, request("affine", SERVED["affine"].feed), body]
+        method = self.channel.stream_stream(STREAM_INFER, _as_it_is, _as_it_is)
+        answers = [
+            oip.ModelStreamInferResponse.FromString(answer)
+            for answer in method(iter(sent), timeout=DEADLINE_S, metadata=tuple(metadata))
+        ]
+        named = [answer.infer_response.model_name for answer in answers if not answer.error_message]
+        must(metadata or "affine" in named, f"a good request within a stream is not answered: {named}")
 
 
 def case(path: str, metadata: Pairs, body: bytes) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.worker import repository, untrusted
+from services.worker.repository import scanning
 from tests.models import write_model
 from tests.stub_models import write_stub
 
@@ -75,14 +76,14 @@ def test_a_name_folder_that_cannot_be_read_does_not_hide_the_others(
 ) -> None:
     write_stub(tmp_path, name="locked")
     write_stub(tmp_path, name="open")
-    real = repository._folders
+    real = scanning._folders
 
     def folders(path: Path) -> list[Path]:
         if path.name == "locked":
             raise PermissionError(13, "not yours", str(path))
         return real(path)
 
-    monkeypatch.setattr(repository, "_folders", folders)
+    monkeypatch.setattr(scanning, "_folders", folders)
     models, (broken,) = repository.scan(tmp_path)
     assert [model.name for model in models] == ["open"]
     assert "not yours" in broken.reason

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
-from services.worker.model_file import Frozen, problems
+from services.worker.repository.model_file import Frozen, problems
 from services.worker.tasks.log_mel import LogMel, LogMelFields
 from services.worker.tasks.sound import Samples
 

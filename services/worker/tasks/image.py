@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from services.worker.batch.graph import Array, Feed, Port, Ports
 from services.worker.batch.processor import Rejected
-from services.worker.model_file import Frozen, problems
+from services.worker.repository.model_file import Frozen, problems
 from services.worker.tasks import picture
 from services.worker.tasks.image_shape import ChannelNames, Layout, read_shape
 

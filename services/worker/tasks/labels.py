@@ -20,7 +20,7 @@ from millrace.v1.tasks_pb2 import ClassifyRequest, ClassifyResponse
 from services.worker import untrusted
 from services.worker.batch.graph import Array, Port, Ports
 from services.worker.batch.processor import Failed, Rejected
-from services.worker.model_file import Frozen, problems
+from services.worker.repository.model_file import Frozen, problems
 
 Scores = Literal["softmax", "sigmoid", "none"]
 FLOATS = ("FP32", "FP16", "FP64", "BF16")

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from services.worker.model_file import Frozen
+from services.worker.repository.model_file import Frozen
 from services.worker.tasks.sound import Samples
 
 Features = npt.NDArray[np.float32]

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from millrace.engine import EngineContext
 from services.worker import untrusted
 from services.worker.batch.graph import Array, Port, Ports
-from services.worker.model_file import Frozen, inside, problems
+from services.worker.repository.model_file import Frozen, inside, problems
 from services.worker.tasks.labels import FLOATS
 
 Vector = npt.NDArray[np.float32]

@@ -24,7 +24,7 @@ from millrace.engine import EngineContext
 from services.worker.batch import config
 from services.worker.batch.graph import Array, Feed, Port, Ports
 from services.worker.batch.processor import Rejected
-from services.worker.model_file import Frozen, InsidePath, problems
+from services.worker.repository.model_file import Frozen, InsidePath, problems
 from services.worker.tasks import TOKENIZER_FILE, takes_one, tokenizer_files
 from services.worker.tasks.tokenizer_files import HIGHEST_TOKEN_ID, LONGEST
 
