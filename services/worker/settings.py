@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from millrace.settings import Settings
-from services.worker.repository import source
+from services.worker.repository.urls import redacted
 
 
 def _draw_id() -> str:
@@ -60,7 +60,7 @@ class WorkerSettings(Settings):
     stall_s: float = Field(default=60.0, gt=0, description="a step longer than this ends the process: the device hangs")
 
     def redacted(self) -> dict[str, object]:
-        return super().redacted() | {"models": source.redacted(self.models)}
+        return super().redacted() | {"models": redacted(self.models)}
 
 
 def names(written: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from services.worker import untrusted
 from services.worker.repository.copying import Progress, check_room, copy_local, copy_remote, sync_folders
 from services.worker.repository.model import Broken
 from services.worker.repository.remote import Listing, Remote, RemoteFile
-from services.worker.repository.source import redacted
+from services.worker.repository.urls import redacted
 from services.worker.repository.versions import POLICY_FILE
 
 MARKS, BEGUN, PARTIAL, TRASH, LOCK = ".marks", ".begun", ".partial", ".trash", ".lock"

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from fsspec.core import url_to_fs
 
 from services.worker.repository.model_file import NAME
-from services.worker.repository.source import redacted
+from services.worker.repository.urls import redacted
 from services.worker.repository.versions import POLICY_FILE
 
 MOST_FILES = 100_000

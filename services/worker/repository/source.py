@@ -49,8 +49,3 @@ def open_source(url: str, cache: Path) -> Source:
     from services.worker.repository.mirror import Mirror  # fsspec, for those who need it
 
     return Mirror(url, cache)
-
-
-def redacted(url: str) -> str:
-    """Without what stands before an @ in it and behind a ?: names, passwords and keys."""
-    return re.sub(r"\?[^:]*", "?***", re.sub(r"//[^/@]*@", "//***@", url))

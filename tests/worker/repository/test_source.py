@@ -16,7 +16,8 @@ import yaml
 from services.worker import repository
 from services.worker.repository import copying, mirror
 from services.worker.repository.remote import Remote
-from services.worker.repository.source import Source, open_source, redacted
+from services.worker.repository.source import Source, open_source
+from services.worker.repository.urls import redacted
 
 STUB = yaml.safe_dump({"name": "stub", "task": "text-generation", "engine": "stub"}).encode()
 
