@@ -12,7 +12,7 @@ from redis import Redis
 from millrace.queue.keys import MODELS
 from millrace.tensors import pack_bytes
 from services.worker import untrusted
-from services.worker.batch import BatchEngine
+from services.worker.batch import running
 from tests.fuzz import hostile, planted, wire
 from tests.fuzz.drive import drive
 from tests.fuzz.folders import ModelYaml, TokenizerJson
@@ -61,13 +61,13 @@ def opened(target: Target) -> Iterator[Target]:
 
 
 def test_answers_of_other_rows_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = BatchEngine._split
+    real = running._split
 
-    def swapped(self: Any, batch: Any, produced: Any) -> Any:
+    def swapped(batch: Any, ports: Any, produced: Any) -> Any:
         batch.items.reverse()
-        return real(self, batch, produced)
+        return real(batch, ports, produced)
 
-    monkeypatch.setattr("services.worker.batch.engine.BatchEngine._split", swapped)
+    monkeypatch.setattr("services.worker.batch.running._split", swapped)
     assert "another answer" in found_by(Tensors(SEED), 500)
 
 

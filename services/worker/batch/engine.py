@@ -14,23 +14,21 @@ from dataclasses import replace
 
 import onnxruntime as ort
 import structlog
-from google.protobuf.message import Message
 
 from millrace.engine import Capacity, EngineContext, Failure, Output, Signature, Work
 from millrace.errors import Code
 from services.worker import tasks, untrusted
 from services.worker.batch import bfloat16, config, graph
 from services.worker.batch.codec import Tensors
-from services.worker.batch.forming import Batch, Forming, Item, Key, check_padding, cut, key_of, row_bytes
-from services.worker.batch.graph import Array, Port
-from services.worker.batch.processor import Failed, Part, Processor, Rejected
+from services.worker.batch.forming import Batch, Forming, Item, Key, check_padding, key_of, row_bytes
+from services.worker.batch.processor import Part, Processor, Rejected
+from services.worker.batch.running import run
 from services.worker.session import open_session
 
 HELD_BYTES = 256 << 20
 """Payloads that wait in the engine; beyond it no further job is taken."""
 PADDING_BYTES = 64 << 20
 """What padding may add to one request: sizes that are small to say could else ask for any amount of it."""
-MESSAGE_CHARACTERS = 500
 LABELS_BYTES = 8 << 20
 INFER = "infer"
 log = structlog.get_logger()
@@ -120,7 +118,7 @@ class BatchEngine:
             return ended or None
         session, began = self._idle.pop(), time.monotonic()
         try:
-            outputs = self._run(session, batch)
+            outputs = run(session, self.ports, batch)
         finally:
             self._idle.append(session)
         for output in outputs:
@@ -184,8 +182,7 @@ class BatchEngine:
             try:
                 part = next(item.rest)
                 rows = self._rows(part)
-                before = item.rows_before + item.rows
-                following = replace(item, part=part, rows=rows, rows_before=before, since=time.monotonic())
+                following = replace(item, part=part, rows=rows, rows_before=item.cost, since=time.monotonic())
                 key = self._key(following)
             except Exception as error:
                 with self._news:
@@ -258,61 +255,6 @@ class BatchEngine:
             return self.config.max_rows
         return -(-sum(forming.rows for forming in self._forming) // self.lanes)
 
-    def _run(self, session: ort.InferenceSession, batch: Batch) -> list[Output]:
-        """A batch that fails is run again in halves, so that a request that makes it fail is left alone with that."""
-        wanted = batch.wanted()
-        ports = [port for port in self.ports.outputs if not wanted or port.name in wanted]
-        try:
-            arrays = session.run([port.name for port in ports], batch.feed)
-            if self.ports.batched and any(array.shape[:1] != (batch.rows,) for array in arrays):
-                raise ValueError(f"the graph gives other than {batch.rows} rows for {batch.rows}")
-            if any(array.ndim < len(port.dims) for port, array in zip(ports, arrays, strict=True)):
-                raise ValueError("the graph gives an output with fewer dimensions than it says")
-        except Exception as error:
-            if _is_fatal(error):
-                raise
-            if len(batch.items) > 1:
-                return [output for half in batch.halves() for output in self._run(session, half)]
-            (item,) = batch.items
-            return [Output(lease=item.lease, last=True, failure=_failure(error), cost=item.rows_before + item.rows)]
-        return self._split(batch, list(zip(ports, arrays, strict=True)))
-
-    def _split(self, batch: Batch, produced: list[tuple[Port, Array]]) -> list[Output]:
-        outputs, row = [], 0
-        for item in batch.items:
-            answer = self._answer_at_once if item.part.at_once else self._answer
-            if (output := answer(item, produced, row)) is not None:
-                outputs.append(output)
-            row += item.rows
-        return outputs
-
-    def _answer(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Output:
-        def result() -> Message:
-            message = self._respond(item, produced, row)
-            assert message is not None, "only parts that are answered at once may give none"
-            return message
-
-        return Output(lease=item.lease, result=result, last=item.part.last, cost=item.rows_before + item.rows)
-
-    def _answer_at_once(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Output | None:
-        """None where the job goes on without a response."""
-        cost = item.rows_before + item.rows
-        try:
-            message = self._respond(item, produced, row)
-        except Failed as failed:
-            return Output(lease=item.lease, last=True, failure=failed.failure, cost=cost)
-        if message is None and not item.part.last:
-            return None
-        return Output(lease=item.lease, result=message, last=item.part.last, cost=cost)
-
-    def _respond(self, item: Item, produced: list[tuple[Port, Array]], row: int) -> Message | None:
-        own = [
-            (port, cut(port, array, item, row, self.ports))
-            for port, array in produced
-            if not item.part.wanted or port.name in item.part.wanted
-        ]
-        return item.processor.respond(item.part, own)
-
 
 def _not_prepared(error: Exception) -> Failure:
     """Whatever it is about a request that its processor cannot take, others' requests go on."""
@@ -320,14 +262,3 @@ def _not_prepared(error: Exception) -> Failure:
         return error.failure
     log.exception("request.not_prepared")
     return Failure(code=Code.INTERNAL, reason="REQUEST_FAILED", message="the request could not be prepared")
-
-
-def _is_fatal(error: Exception) -> bool:
-    """A CUDA error other than out-of-memory leaves the device unusable for this process."""
-    text = str(error)
-    return "CUDA" in text and "out of memory" not in text.lower() and "Failed to allocate" not in text
-
-
-def _failure(error: Exception) -> Failure:
-    message = f"the model failed on this request: {error}"[:MESSAGE_CHARACTERS]
-    return Failure(code=Code.INTERNAL, reason="MODEL_FAILED", message=message)

@@ -39,6 +39,11 @@ class Item:
     """When it came, in seconds of the monotonic clock; parts of a job that follow others come when those have run."""
     aborted: bool = False
 
+    @property
+    def cost(self) -> int:
+        """Of the job, with this part."""
+        return self.rows_before + self.rows
+
 
 class Batch:
     """Requests that run together, in the order in which they came, and their inputs."""
