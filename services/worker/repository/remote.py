@@ -66,6 +66,8 @@ class Remote:
             self._files, self._root = url_to_fs(url, skip_instance_cache=True)
         except ImportError as error:
             raise ValueError(_missing(url, error)) from None
+        except UnicodeError as error:  # of what lies there, not of the URL
+            raise OSError(str(error)) from None
         except ValueError as error:
             raise ValueError(f"models: {redacted(url)}: {error}") from None
         self._quotes = re.match(r"https?://", url) is not None

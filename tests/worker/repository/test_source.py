@@ -236,6 +236,15 @@ def test_a_name_that_leads_elsewhere_is_refused_with_its_version(
         assert name.startswith("stub/2/") is ("stub/2" not in versions(source))
 
 
+def test_an_archive_whose_names_are_no_text_may_be_a_better_one_later(tmp_path: Path) -> None:
+    archive = tmp_path / "models.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("stub/1/ä", b"x")
+    archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xfe"))
+    with pytest.raises(OSError, match="utf-8"):
+        open_source(f"zip://::{archive}", tmp_path / "cache").refresh()
+
+
 def test_an_archive_is_a_source(tmp_path: Path) -> None:
     archive = tmp_path / "models.zip"
     with zipfile.ZipFile(archive, "w") as file:
