@@ -9,7 +9,7 @@ from redis import Redis
 from millrace.queue.keys import MODELS
 from millrace.tensors import pack_bytes
 from services.frontend.oip.sampling_parameters import SETTINGS
-from services.worker.batch import BatchEngine
+from services.worker.batch import running
 from services.worker.repository import outline
 from tests.fuzz import planted, sources
 from tests.fuzz.http import Http, case
@@ -30,13 +30,13 @@ from tests.fuzz.wire import Running
 
 
 def test_rows_that_go_to_the_wrong_caller_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = BatchEngine._split
+    real = running._split
 
-    def shifted(self: Any, batch: Any, produced: Any) -> Any:
+    def shifted(batch: Any, ports: Any, produced: Any) -> Any:
         batch.items.append(batch.items.pop(0))
-        return real(self, batch, produced)
+        return real(batch, ports, produced)
 
-    monkeypatch.setattr(BatchEngine, "_split", shifted)
+    monkeypatch.setattr(running, "_split", shifted)
     assert "a good request" in found_by(Typed(SEED), 40)
 
 
