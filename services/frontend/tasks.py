@@ -9,6 +9,7 @@ from services.frontend.call import Call
 from services.frontend.parse import ValidRequest
 from services.frontend.relay import Relays
 from services.frontend.rules import Bounds
+from services.frontend.servicer import serve
 from services.frontend.typed import parse_typed, without_job
 
 EMBEDDING = "millrace.v1.EmbeddingService"
@@ -36,15 +37,7 @@ class Tasks:
         return await self.answer(parse_typed("classify", raw, self._bounds), call)
 
     async def transcribe(self, raw: bytes, call: Call) -> None:
-        request = parse_typed("transcribe", raw, self._bounds)
-        options = request.options
-        call.job_id = options.job_id or uuid.uuid4().hex
-        target = await self._admission.resolve(call.tenant, call.job_id, request)
-        with self._relays.open(target.ref) as stream:
-            ref = await self._relays.submit(call, stream, target, request)
-            await self._relays.run(
-                call, stream, ref, options.position, lambda _, body: body, attached=bool(options.job_id)
-            )
+        await serve(parse_typed("transcribe", raw, self._bounds), call, self._admission, self._relays)
 
     async def answer(self, request: ValidRequest, call: Call) -> bytes:
         """resolve → open an inbox → submit → the one result, which the worker has serialised; or an equal request's."""

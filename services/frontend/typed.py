@@ -37,8 +37,11 @@ class Typed:
     streams: bool = False
     """Whether it may have more than one result, behind any of which a caller goes on."""
 
+    has_media: bool = True
+    """Whether it may hold an image or a sound, and be as large as tensors are."""
+
     def most_bytes(self, bounds: Bounds) -> int:
-        return bounds.max_request_bytes if self.message is EmbedRequest else bounds.max_tensor_bytes
+        return bounds.max_tensor_bytes if self.has_media else bounds.max_request_bytes
 
 
 def check_embed(request: EmbedRequest) -> Violations:
@@ -66,7 +69,11 @@ def check_transcribe(request: TranscribeRequest) -> Violations:
 
 TYPED = {
     "embed": Typed(
-        message=EmbedRequest, response=EmbedResponse, check=check_embed, cost=lambda request: len(request.texts)
+        message=EmbedRequest,
+        response=EmbedResponse,
+        check=check_embed,
+        cost=lambda request: len(request.texts),
+        has_media=False,
     ),
     "classify": Typed(message=ClassifyRequest, response=ClassifyResponse, check=check_classify, cost=lambda request: 1),
     "transcribe": Typed(

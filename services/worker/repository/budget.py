@@ -24,14 +24,10 @@ class Budget:
         left = self._total - self.held_bytes
         if self._total and needed > left:
             raise ValueError(
-                f"{name} needs about {told(needed)}, and {told(max(left, 0))} of the {told(self._total)} in {SETTING} "
+                f"{name} needs about {told(needed)}, and {told(left)} of the {told(self._total)} in {SETTING} "
                 f"are left{self._holders()}: unload something or raise it"
             )
         self._held[name].append(needed)
-
-    def settle(self, name: str, measured: int) -> None:
-        """Puts what was measured in place of what was reserved last under this name."""
-        self._held[name][-1] = measured
 
     def release(self, name: str, *, newest: bool = False) -> None:
         """Lets go of what was reserved first under this name, or, where the new one came to nothing, last. Raises
