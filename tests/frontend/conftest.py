@@ -1,5 +1,6 @@
 """A frontend, a worker and a channel between the test and the frontend."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import grpc.aio
@@ -15,7 +16,11 @@ from tests.frontend.playing import Generation, Jobs, Worker, frontend
 @pytest.fixture(scope="session", autouse=True)
 def grpc_stays() -> Iterator[None]:
     """Else gRPC joins its poller, which blocks, wherever the last of an earlier test's channels is collected."""
-    grpc.aio.init_grpc_aio()
+
+    async def begin() -> None:
+        grpc.aio.init_grpc_aio()
+
+    asyncio.run(begin())
     yield
     grpc.aio.shutdown_grpc_aio()
 
