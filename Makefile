@@ -98,7 +98,7 @@ bench-generation: .venv/.bench ## generation beside vLLM and onnxruntime-genai, 
 lock: ## resolve the pinned versions anew
 	$(PYTHON) -m pip install --quiet --target build/uv uv
 	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli dev,--extra $(extra)) \
+	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli load dev,--extra $(extra)) \
 	  pyproject.toml -o requirements.lock
 	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --extra bench --constraints requirements.lock \

@@ -216,23 +216,23 @@ def models(
 
 
 @app.command()
-def load(
+def load_model(
     model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
 ) -> None:
     """Have every worker load a model, or load anew what has changed of it, and wait until all have.
 
-    [bold]millrace load pycode[/bold]
+    [bold]millrace load-model pycode[/bold]
     """
     raise typer.Exit(calls.run(repository.load(address, tenant, model, timeout)))
 
 
 @app.command()
-def unload(
+def unload_model(
     model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
 ) -> None:
     """Have every worker unload a model, once the jobs that were accepted are done, and wait until all have.
 
-    [bold]millrace unload pycode[/bold]
+    [bold]millrace unload-model pycode[/bold]
     """
     raise typer.Exit(calls.run(repository.unload(address, tenant, model, timeout)))
 
