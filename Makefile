@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation parity gpu-check contract lint format proto bench bench-generation lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity gpu-check contract lint format proto bench bench-generation bench-scale lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,9 @@ chaos: $(ENVIRONMENT) ## kill, freeze, cut and overload a fleet: a short round o
 
 chaos-long: $(ENVIRONMENT) ## the same experiments in full
 	$(BIN)/python -m tests.chaos --long $(ARGS)
+
+load: $(ENVIRONMENT) ## load a fleet for two minutes and leave a report (ARGS=SCENARIO.yaml)
+	$(BIN)/python -m scripts.load $(ARGS)
 
 soak: $(ENVIRONMENT) ## mixed load and random faults for 10 minutes; fails on any growth (ARGS='--minutes 60')
 	$(BIN)/python -m tests.soak $(ARGS)
@@ -77,11 +80,7 @@ format: $(ENVIRONMENT) ## mend style
 proto: $(ENVIRONMENT) ## make the stubs from protos/
 	$(BIN)/python -m scripts.proto
 
-.venv/.bench: $(ENVIRONMENT) bench/requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r bench/requirements.lock
-	touch $@
-
-bench: .venv/.bench ## measure everything against the bare runtime, about 14 minutes (ARGS='--quick': 3)
+bench: $(ENVIRONMENT) ## measure everything against the bare runtime, about 14 minutes (ARGS='--quick': 3)
 	$(BIN)/python -m bench $(ARGS)
 
 PEERS := build/peers
@@ -91,18 +90,18 @@ $(PEERS)/%/.complete: bench/peers/%.lock
 	$(PEERS)/$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
-bench-generation: .venv/.bench ## generation beside vLLM and onnxruntime-genai, 13 minutes (ARGS='--quick': 4)
+bench-generation: $(ENVIRONMENT) ## generation beside vLLM and onnxruntime-genai, 13 minutes (ARGS='--quick': 4)
 	-$(MAKE) --no-print-directory --keep-going $(PEERS)/genai/.complete $(PEERS)/vllm/.complete
 	$(BIN)/python -m bench.generation $(ARGS)
+
+bench-scale: $(ENVIRONMENT) ## frontends, workers and Redis with a model that only sleeps: unit costs, a large backlog, 12 minutes
+	$(BIN)/python -m bench.scale $(ARGS)
 
 lock: ## resolve the pinned versions anew
 	$(PYTHON) -m pip install --quiet --target build/uv uv
 	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli load dev,--extra $(extra)) \
 	  pyproject.toml -o requirements.lock
-	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --extra bench --constraints requirements.lock \
-	  $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml -o bench/requirements.lock
 
 clean: ## remove what the other verbs made
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -74,12 +74,8 @@ def _write(report: Report, options: argparse.Namespace, console: Console) -> Non
     if points is None:
         return
     picture = options.plot or options.out / PICTURE
-    try:
-        plot.draw(points, picture)
-    except ModuleNotFoundError as missing:
-        console.print(f"no picture: {missing.name} is not installed; `make bench` installs it")
-    else:
-        console.print(f"the open loop's picture: {picture}")
+    plot.draw(points, picture)
+    console.print(f"the open loop's picture: {picture}")
 
 
 if __name__ == "__main__":

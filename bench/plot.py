@@ -1,20 +1,19 @@
 """The open loop's picture: what came of what was offered, and how long it took."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
+
+import matplotlib
+from matplotlib import pyplot, ticker
 
 Point = dict[str, float]
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
     """Two panels: throughput, and p50 and p99 on a logarithmic axis, over the offered load. The path's suffix chooses
-    the format. Raises ModuleNotFoundError without matplotlib."""
-    matplotlib = importlib.import_module("matplotlib")
+    the format."""
     matplotlib.use("agg")
-    figure, (left, right) = importlib.import_module("matplotlib.pyplot").subplots(
-        1, 2, figsize=(9, 3.6), layout="constrained"
-    )
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     offered = [point["offered"] for point in points]
     left.plot(offered, offered, color="0.7", linestyle="--", label="offered")
     left.plot(offered, [point["throughput"] for point in points], marker="o", label="answered")
@@ -22,7 +21,6 @@ def draw(points: Sequence[Point], path: Path) -> None:
     for name in ("p50", "p99"):
         right.plot(offered, [point[f"{name}_ms"] for point in points], marker="o", label=name)
     right.set(xlabel="offered load, rows/s", ylabel="latency, ms", yscale="log", xlim=(0, None))
-    ticker = importlib.import_module("matplotlib.ticker")
     right.yaxis.set(
         major_locator=ticker.LogLocator(subs=(1, 2, 5)), minor_locator=ticker.NullLocator(), major_formatter="{x:g}"
     )
