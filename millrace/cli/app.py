@@ -11,7 +11,10 @@ import typer
 from millrace.cli import calls, repository, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
+from millrace.cli.load import load_app
 from millrace.cli.options import Address, Model, Tenant
+from millrace.cli.plan import plan
+from millrace.cli.top import top
 from millrace.cli.up import Plan, check
 from millrace.cli.up import up as run_fleet
 
@@ -52,6 +55,7 @@ def up(
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="The first frontend's; 0: any free one.")] = 8002,
     log_level: LogLevel = "warning",
     openai: Annotated[bool, typer.Option(help="Serve OpenAI's HTTP API too, on the HTTP ports.")] = True,
+    page: Annotated[bool, typer.Option(help="Serve the page too: the fleet live, and a playground.")] = True,
 ) -> None:
     """Run everything on this machine: Redis, frontends and workers. Ctrl-C drains and stops.
 
@@ -70,6 +74,7 @@ def up(
         http_port=http_port,
         log_level=log_level,
         openai=openai,
+        page=page,
     )
     if (problem := check(plan)) is not None:
         fail(problem)
@@ -199,8 +204,9 @@ def infer(
     raise typer.Exit(calls.run(tensors.infer(address, tenant, asked)))
 
 
-for command in (tasks.embed, tasks.classify, tasks.transcribe):
+for command in (tasks.embed, tasks.classify, tasks.transcribe, top, plan):
     app.command()(command)
+app.add_typer(load_app, name="load")
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """Child processes that are kept alive: started, watched, started again when they die, stopped in order."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -9,8 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from millrace.lifetime import die_with_parent
+
 FIRST_DELAY_S, LONGEST_DELAY_S, STEADY_S = 0.2, 10.0, 30.0
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(kw_only=True)
@@ -54,7 +54,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         if self.ready_mark is None:
             self.ready.set()
@@ -94,9 +94,3 @@ def say(line: str) -> None:
 
 def describe_exit(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-
-
-def _die_with_parent() -> None:
-    """Linux: the kernel ends a child whose supervisor was killed. Elsewhere the child lives on."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

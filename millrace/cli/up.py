@@ -34,6 +34,8 @@ class Plan:
     log_level: str
     openai: bool = True
     """Frontends serve OpenAI's HTTP API."""
+    page: bool = True
+    """Frontends serve the page."""
 
 
 class Fleet:
@@ -68,6 +70,7 @@ class Fleet:
             "MILLRACE_GRPC_ADDRESS": grpc,
             "MILLRACE_HTTP_ADDRESS": http,
             "MILLRACE_OPENAI": "1" if self._plan.openai else "0",
+            "MILLRACE_PAGE": "1" if self._plan.page else "0",
         }
         return Child(
             name=f"frontend-{index + 1}",

@@ -1,11 +1,13 @@
 """What a load test does: a YAML file, or flags. Every setting ends up in the result.
 
-name: chat
-model: pycode
-arrivals: {poisson: 20}            # requests a second
-requests: {prompt_tokens: {mean: 120, stdev: 40}, max_tokens: 64}
-seconds: 120
-slo: interactive
+    name: chat
+    model: pycode
+    arrivals: {poisson: 20}            # requests a second
+    requests: {prompt_tokens: {mean: 120, stdev: 40}, max_tokens: 64}
+    seconds: 120
+    slo: interactive
+
+Flags of `millrace load` win over the file.
 """
 
 from collections.abc import Mapping
@@ -28,28 +30,38 @@ TASKS: dict[str, Task] = {
 """What a model of each task is asked for unless the scenario says otherwise."""
 
 
+Rate = Annotated[float, Field(gt=0, le=100_000)]
+"""Requests a second. What is more no generator could send."""
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Ramp(Strict):
+class Setting(Strict):
+    """Numbers in it are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Ramp(Setting):
     """The rate rises or falls evenly from the first second to the last."""
 
     start: float = Field(alias="from", ge=0)
-    end: PositiveFloat = Field(alias="to")
+    end: Rate = Field(alias="to")
 
 
-class Steps(Strict):
+class Steps(Setting):
     """One rate after the other, each held for an equal share of the seconds."""
 
-    rates: Annotated[list[PositiveFloat], Field(min_length=1)]
+    rates: Annotated[list[Rate], Field(min_length=1)]
 
 
-class Arrivals(Strict):
+class Arrivals(Setting):
     """When requests are due: exactly one of the fields. All but `callers` are open loops."""
 
-    poisson: PositiveFloat | None = Field(default=None, description="requests a second, at exponential distances")
-    constant: PositiveFloat | None = Field(default=None, description="requests a second, at equal distances")
+    poisson: Rate | None = Field(default=None, description="requests a second, at exponential distances")
+    constant: Rate | None = Field(default=None, description="requests a second, at equal distances")
     ramp: Ramp | None = None
     steps: Steps | None = None
     trace: Path | None = Field(
@@ -68,7 +80,7 @@ class Arrivals(Strict):
         return self
 
 
-class Spread(Strict):
+class Spread(Setting):
     """A normal distribution, cut at `least` and `most`, rounded to whole tokens."""
 
     mean: PositiveFloat
@@ -80,7 +92,7 @@ class Spread(Strict):
 Length = PositiveInt | Spread
 
 
-class Requests(Strict):
+class Requests(Setting):
     """What is asked for. Which fields count depends on the task; those of another task are an error."""
 
     prompt: str | None = Field(default=None, description="one text for all")
@@ -101,7 +113,7 @@ class Requests(Strict):
     timeout_s: PositiveFloat | None = Field(default=None, description="the job's deadline")
 
 
-class Slo(Strict):
+class Slo(Setting):
     """Limits in milliseconds that a good request keeps; None: no limit. A run meets them where the share `quantile` of
     its requests does, limit by limit."""
 
@@ -121,7 +133,7 @@ SLOS: dict[str, Slo] = {
 }
 
 
-class Scenario(Strict):
+class Scenario(Setting):
     """One run against one service."""
 
     name: str = "load"
@@ -183,8 +195,13 @@ def make_scenario(given: Mapping[str, Any], source: str = "scenario") -> Scenari
     try:
         return Scenario.model_validate(given)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, one['loc'])) or source}: {one['msg']}" for one in error.errors())
+        problems = (_sentence(".".join(map(str, one["loc"])), one["msg"]) for one in error.errors())
         raise ValueError(f"{source}\n" + "\n".join(f"  {problem}" for problem in problems)) from error
+
+
+def _sentence(place: str, said: str) -> str:
+    said = said.removeprefix("Value error, ")
+    return f"{place}: {said}" if place else said
 
 
 def _anchor(given: dict[str, Any], folder: Path) -> dict[str, Any]:

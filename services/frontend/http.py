@@ -1,8 +1,9 @@
-"""Plain HTTP beside gRPC, in the same event loop: /metrics, /healthz and /readyz, and OpenAI's API where it is on."""
+"""Plain HTTP beside gRPC, in the same event loop: /metrics, /healthz and /readyz, and, where they are on, OpenAI's API
+and the page."""
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,9 +25,17 @@ LINGER_S = 1
 
 
 def make_app(
-    registry: CollectorRegistry, readiness: Readiness, models: Models, openai: ASGIApp | None = None
+    registry: CollectorRegistry,
+    refresh: Callable[[], Awaitable[None]],
+    readiness: Readiness,
+    models: Models,
+    openai: ASGIApp | None = None,
+    page: Sequence[BaseRoute] = (),
 ) -> Starlette:
+    """`refresh` is called before each collection of the registry."""
+
     async def metrics(_: Request) -> Response:
+        await refresh()
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -51,7 +60,7 @@ def make_app(
     routes: list[BaseRoute] = [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
     if openai is not None:
         routes.append(Mount("/v1", openai))
-    return Starlette(routes=routes)
+    return Starlette(routes=[*routes, *page])
 
 
 class Connection(H11Protocol):

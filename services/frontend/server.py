@@ -12,6 +12,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from millrace.errors import Unavailable
 from millrace.queue import Commands, Durability, Fast, JobQueue, Mailbox, Registry, Replicated, Statistics, connect
@@ -21,6 +22,7 @@ from services.frontend.admission import Admission
 from services.frontend.border import Border
 from services.frontend.cache import ResponseCache
 from services.frontend.fleet import Fleet
+from services.frontend.fleet_metrics import FleetMetrics
 from services.frontend.http import HttpServer, make_app
 from services.frontend.interest import Interest
 from services.frontend.jobs import Jobs
@@ -36,6 +38,11 @@ from services.frontend.oip.statistics import ModelStatistics
 from services.frontend.openai import border as openai_border
 from services.frontend.openai.options import Options
 from services.frontend.openai.routes import make_openai
+from services.frontend.page import border as page_border
+from services.frontend.page.feed import Feed
+from services.frontend.page.guard import Guard
+from services.frontend.page.routes import make_page
+from services.frontend.page.snapshot import Snapshots
 from services.frontend.readiness import Readiness
 from services.frontend.relay import Relays
 from services.frontend.rules import Bounds
@@ -56,8 +63,13 @@ SERVICES = (
     jobs.SERVICE,
     fleet.SERVICE,
 )
+PENDING_CALLS = 10_000
+"""That wait for this process to look at them: beyond so many gRPC cancels some at random, beyond twice as many each.
+Its own 1,000 are fewer than come back at once when another frontend has gone."""
 OPTIONS = (
     ("grpc.max_send_message_length", -1),
+    ("grpc.server.max_pending_requests", PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * PENDING_CALLS),
     ("grpc.so_reuseport", 0),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -163,7 +175,10 @@ class Frontend:
             fleet.SERVICE: Fleet(self.queue, self._models, self.readiness).methods(self._border),
         }
         openai = self._make_openai(admission, relays, bounds, typed) if settings.openai else None
-        app = make_app(self.metrics.registry, self.readiness, self._models, openai)
+        fleet_metrics = FleetMetrics(self.queue, self._models, self._totals, self.readiness)
+        self.metrics.registry.register(fleet_metrics)
+        page = self._make_page(admission, relays, bounds, typed) if settings.page else []
+        app = make_app(self.metrics.registry, fleet_metrics.refresh, self.readiness, self._models, openai, page)
         self._http = HttpServer(app, settings.http_address, settings.slow_reader_s)
 
     def _make_openai(self, admission: Admission, relays: Relays, bounds: Bounds, typed: Tasks) -> Starlette:
@@ -172,6 +187,21 @@ class Frontend:
         options = Options(bounds=bounds, resume_window_s=settings.openai_resume_window_s)
         origins = settings.openai_cors_origins
         return make_openai(border, options, admission, relays, self._models, typed, origins)
+
+    def _make_page(self, admission: Admission, relays: Relays, bounds: Bounds, typed: Tasks) -> list[Route]:
+        settings = self._settings
+        snapshots = Snapshots(
+            self.queue,
+            self._models,
+            self._totals,
+            self.readiness,
+            self.metrics,
+            frontend_id=settings.frontend_id,
+            openai=settings.openai,
+        )
+        border = page_border.Border(self.metrics, settings.slow_reader_s, Guard(settings.page_hosts))
+        feed = Feed(snapshots.read, self.readiness)
+        return make_page(border, feed, typed, self.queue, admission, relays, bounds)
 
     async def _start_grpc(self) -> None:
         largest = MESSAGE_LIMITS * max(self._settings.max_request_bytes, self._settings.max_tensor_bytes)

@@ -22,7 +22,7 @@ def _parse_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parse_list)]
 Weights = Annotated[dict[str, PositiveFloat], NoDecode, BeforeValidator(_parse_weights)]
 
 
@@ -38,11 +38,15 @@ class FrontendSettings(Settings):
         default="127.0.0.1:8002", description="where metrics, health and OpenAI's HTTP API are served, HOST:PORT"
     )
     openai: bool = Field(default=False, description="whether OpenAI's HTTP API is served on the HTTP address")
-    openai_cors_origins: Origins = Field(
+    openai_cors_origins: Names = Field(
         default=(), description="web pages that may call OpenAI's HTTP API, as https://a.example,https://b.example"
     )
     openai_resume_window_s: float = Field(
         default=5.0, ge=0, description="how long OpenAI's streams, and named jobs, wait for a caller that is gone"
+    )
+    page: bool = Field(default=False, description="whether a page for people is served at / on the HTTP address")
+    page_hosts: Names = Field(
+        default=(), description="names that the page is served under, besides localhost and IP addresses: a.example,b"
     )
     frontend_id: str = Field(
         default_factory=_draw_id, pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="names its mailbox"

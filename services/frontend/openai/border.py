@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from millrace.errors import Code, MillraceError
 from services.frontend.metrics import Metrics
-from services.frontend.openai.exchange import Exchange
+from services.frontend.openai.exchange import JSON, Exchange
 from services.frontend.status import Unexpected
 
 MOUNT = "/v1"
@@ -24,38 +25,43 @@ class Border:
     """Makes routes of behaviours."""
 
     def __init__(self, metrics: Metrics, slow_reader_s: float, max_request_bytes: int) -> None:
-        self.metrics, self.slow_reader_s, self.max_request_bytes = metrics, slow_reader_s, max_request_bytes
+        self.metrics, self._slow_reader_s, self._max_request_bytes = metrics, slow_reader_s, max_request_bytes
 
     def route(self, method: str, path: str, behaviour: Behaviour) -> Route:
         """`path` is behind the API's own."""
-        return Route(path, Endpoint(self, f"{method} {MOUNT}{path}", behaviour), methods=[method])
+        reading = partial(Exchange.read, most_bytes=self._max_request_bytes, kind=JSON)
+        name = f"{method} {MOUNT}{path}"
+        return Route(path, Endpoint(name, self.metrics, self._slow_reader_s, reading, behaviour), methods=[method])
 
 
 class Endpoint:
-    """What stands around every exchange, as an ASGI application."""
+    """What stands around every exchange, as an ASGI application. `read` gets what the caller has sent."""
 
-    def __init__(self, border: Border, name: str, behaviour: Behaviour) -> None:
-        self._border, self._name, self._behaviour = border, name, behaviour
+    def __init__(
+        self, name: str, metrics: Metrics, slow_reader_s: float, read: Behaviour, behaviour: Behaviour
+    ) -> None:
+        self._name, self._metrics, self._slow_reader_s = name, metrics, slow_reader_s
+        self._read, self._behaviour = read, behaviour
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        metrics, code = self._border.metrics, Code.CANCELLED
-        exchange = Exchange(scope, receive, send, self._border.slow_reader_s)
+        code = Code.CANCELLED
+        exchange = Exchange(scope, receive, send, self._slow_reader_s)
         try:
-            await exchange.read(self._border.max_request_bytes)
+            await self._read(exchange)
             await _while_there(exchange, self._behaviour(exchange))
             code = Code.OK
         except ClientDisconnect:
             log.debug("caller.gone", path=self._name, job_id=exchange.job_id)
         except MillraceError as error:
             code = error.code
-            metrics.refused.labels(error.reason).inc()
+            self._metrics.refused.labels(error.reason).inc()
             await exchange.fail(error)
         except Exception:
             code = Code.INTERNAL
             log.exception("call.failed", method=self._name, job_id=exchange.job_id)
             await exchange.fail(Unexpected())
         finally:
-            metrics.calls.labels(self._name, code.name).inc()
+            self._metrics.calls.labels(self._name, code.name).inc()
 
 
 async def _while_there(exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:

@@ -80,8 +80,8 @@ class Exchange:
     def call(self, job_id: str, write: Callable[[bytes], Awaitable[None]]) -> HttpCall:
         return HttpCall(self.tenant, job_id, self._slow_reader_s, write)
 
-    async def read(self, most_bytes: int) -> None:
-        """Raises InvalidRequest where the body is larger, is not said to be JSON, or does not come."""
+    async def read(self, *, most_bytes: int, kind: str | None = None) -> None:
+        """Raises InvalidRequest where the body is larger, is not said to be of this kind, or does not come."""
         chunks, size = [], 0
         try:
             async with asyncio.timeout(self._slow_reader_s):
@@ -94,9 +94,9 @@ class Exchange:
             self._late = True
             raise InvalidRequest([Violation("", "the body did not come in time")]) from None
         self.body = b"".join(chunks)
-        kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if self.request.method == "POST" and kind != JSON:
-            raise InvalidRequest([Violation("content-type", f"must be {JSON}")])
+        said = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self.request.method == "POST" and kind not in (None, said):
+            raise InvalidRequest([Violation("content-type", f"must be {kind}")])
 
     async def reply(self, answer: object) -> None:
         """A whole answer, as JSON."""

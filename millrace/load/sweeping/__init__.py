@@ -1,0 +1,1 @@
+"""Runs at several rates, and what they say of the service: its knee, and the highest rate that keeps an SLO."""

@@ -1,0 +1,45 @@
+// Snapshots of the fleet, for as long as the page is looked at. A connection that breaks is made again.
+
+import {Watch, ask, events, pause} from "/page/asking.js";
+
+const AGAIN_MS = 1_000;
+const SILENT_MS = 5_000; // after which a frontend that sends one each second is taken for gone
+
+/** `show` is given each snapshot, `lost` why there is none. Never returns. */
+export async function follow(show, lost) {
+  for (;;) {
+    await visible();
+    const reading = new AbortController();
+    const hide = () => document.hidden && reading.abort("hidden");
+    document.addEventListener("visibilitychange", hide);
+    let problem = "The frontend has ended the connection.";
+    let again = AGAIN_MS;
+    try {
+      await read(reading, show);
+    } catch (error) {
+      problem = error.words ?? "The frontend cannot be reached.";
+      again = Math.max(again, error.retryAfterMs ?? 0);
+    }
+    document.removeEventListener("visibilitychange", hide);
+    if (reading.signal.reason === "hidden") continue;
+    lost(problem);
+    await pause(again);
+  }
+}
+
+async function read(reading, show) {
+  const watch = new Watch(SILENT_MS);
+  try {
+    const signal = AbortSignal.any([reading.signal, watch.signal]);
+    const response = await ask("/page/fleet", {signal});
+    for await (const {data} of events(response, () => watch.heard())) show(JSON.parse(data));
+  } finally {
+    watch.end();
+  }
+}
+
+/** Browsers open few connections to one host: a page that nobody sees keeps none. */
+function visible() {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((resolve) => document.addEventListener("visibilitychange", resolve, {once: true}));
+}
