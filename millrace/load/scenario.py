@@ -28,6 +28,8 @@ TASKS: dict[str, Task] = {
     "speech-recognition": "transcribe",
 }
 """What a model of each task is asked for unless the scenario says otherwise."""
+PIECES = {"generate": "tokens", "transcribe": "segments"}
+"""What comes piece by piece, by task; the others answer with all their rows at once."""
 
 
 Rate = Annotated[float, Field(gt=0, le=100_000)]

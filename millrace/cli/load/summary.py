@@ -1,6 +1,6 @@
 """What a load test found, on a screen."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -8,13 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from millrace.load.result import OK, Metric, Result, Stage, Verification, decode, quantile_ms
+from millrace.load.scenario import PIECES
 from millrace.load.sweeping.points import limits
 from millrace.load.words import figure, heading
 
 NAMES: dict[Metric, str] = {"e2e": "end to end", "ttft": "TTFT", "tpot": "TPOT", "itl": "ITL"}
 QUANTILES = (0.5, 0.9, 0.99)
-TOKENS = {"generate": "tokens", "transcribe": "segments"}
-"""What comes piece by piece, by task; the others answer with all their rows at once."""
 FAULTS_SHOWN = 5
 
 
@@ -81,7 +80,7 @@ def _counts(result: Result) -> Table:
     for reason, count in _most(total.reasons):
         if reason not in total.ended:
             table.add_row(f"  {reason}", f"{count:,}", style="red")
-    tokens = TOKENS.get(result.task, "rows")
+    tokens = PIECES.get(result.task, "rows")
     table.add_row(tokens, f"{total.tokens:,}", figure(total.tokens / total.seconds))
     return table
 
@@ -115,8 +114,7 @@ def _latencies(result: Result) -> Table:
         table.add_column(title, justify="right")
     if slo is not None:
         table.add_column(f"limit of p{100 * slo.quantile:g}", justify="right")
-    shown: Iterable[Metric] = NAMES if result.task in TOKENS else ("e2e",)
-    for metric in shown:
+    for metric in NAMES:
         held = decode(result.total.histograms.get(metric))
         if not held.total_count:
             continue

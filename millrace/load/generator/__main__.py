@@ -21,6 +21,7 @@ from millrace.load.generator.orders import Begin, Done, Order, Report
 from millrace.load.generator.recording import Closed, Recording
 from millrace.load.merging import merge_histograms
 from millrace.load.result import METRICS, Generator, Interval, encode, quantile_ms
+from millrace.load.scenario import PIECES
 
 FAILED, STOPPED = 1, 3
 LONGEST_LINE = 1 << 26
@@ -67,7 +68,7 @@ async def _encode(closed: Closed) -> Interval:
 async def generate(order: Order, asker: Asker, begin: Begin, reporter: Reporter) -> Done:
     """Makes the calls."""
     scenario = order.scenario
-    recording = Recording(stretches(scenario), scenario.slo)
+    recording = Recording(stretches(scenario), scenario.slo, streamed=order.task in PIECES)
     times = Times(
         begin=begin.monotonic_s, warmup_s=scenario.warmup_s, seconds=scenario.seconds, drain_s=scenario.drain_s
     )

@@ -71,8 +71,9 @@ class Closed:
 class Recording:
     """`stretches` follow each other without gaps from 0 to the end of measuring."""
 
-    def __init__(self, stretches: Sequence[Stretch], slo: Slo | None) -> None:
-        self._stretches, self._slo = stretches, slo or NO_LIMITS
+    def __init__(self, stretches: Sequence[Stretch], slo: Slo | None, *, streamed: bool = True) -> None:
+        """`streamed`: answers come piece by piece, so that it counts when."""
+        self._stretches, self._slo, self._streamed = stretches, slo or NO_LIMITS, streamed
         self._begins = [one.begin_s for one in stretches]
         self._stages = [Tally() for _ in stretches]
         self._open = Tally()
@@ -102,10 +103,8 @@ class Recording:
         stage, self._open.tokens = request.stage, self._open.tokens + tokens
         if stage is not None:
             stage.tokens += tokens
-            if request.first_s is None:
-                self._record(stage, "ttft", now_s - request.due_s)
-            else:
-                self._record(stage, "itl", (now_s - request.last_s) / tokens, tokens)
+            if self._streamed:
+                self._record_arrival(request, stage, now_s, tokens)
         if request.first_s is None:
             request.first_s = now_s
         request.last_s = now_s
@@ -129,7 +128,7 @@ class Recording:
             ended_in.answered += 1
         if request.stage is not None:
             self._record(request.stage, "e2e", now_s - request.due_s)
-            if request.first_s is not None and request.tokens > 1:
+            if self._streamed and request.first_s is not None and request.tokens > 1:
                 self._record(request.stage, "tpot", _tpot_s(request, now_s))
 
     def close(self, at_s: float, end_s: float) -> Closed:
@@ -150,6 +149,12 @@ class Recording:
             )
             for stretch, tally in zip(self._stretches, self._stages, strict=True)
         ]
+
+    def _record_arrival(self, request: Request, stage: Tally, now_s: float, tokens: int) -> None:
+        if request.first_s is None:
+            self._record(stage, "ttft", now_s - request.due_s)
+        else:
+            self._record(stage, "itl", (now_s - request.last_s) / tokens, tokens)
 
     def _record(self, stage: Tally, metric: Metric, seconds: float, count: int = 1) -> None:
         value_us = min(max(int(seconds * 1e6), LEAST_US), MOST_US)

@@ -8,7 +8,7 @@ from millrace.load.buckets import stack
 from millrace.load.compare import flatten
 from millrace.load.report.style import NOTHING, number
 from millrace.load.result import OK, Counts, Metric, Result, Stage, quantile_ms
-from millrace.load.scenario import Scenario, Slo
+from millrace.load.scenario import PIECES, Scenario, Slo
 from millrace.load.sweeping.points import Point, Sweep
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
@@ -50,7 +50,7 @@ def percent(share: float) -> str:
 
 def token_unit(task: str) -> str:
     """What `tokens` are of this task."""
-    return {"generate": "tokens", "transcribe": "segments"}.get(task, "rows")
+    return PIECES.get(task, "rows")
 
 
 def tiles(result: Result) -> Iterator[Tile]:

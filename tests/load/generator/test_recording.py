@@ -57,6 +57,13 @@ def test_one_token_has_no_time_per_output_token() -> None:
     assert set(recording.stages()[0].histograms) == {"e2e", "ttft", "late"}
 
 
+def test_what_answers_at_once_has_no_time_to_first_token() -> None:
+    recording = Recording(STEPS, None, streamed=False)
+    recording.end(stream(recording, 1.0, (0.1, 4)), 1.2)
+    stage = recording.stages()[0]
+    assert (set(stage.histograms), stage.tokens) == ({"e2e", "late"}, 4)
+
+
 def test_a_request_counts_in_the_stage_in_which_it_was_due_and_is_answered_in_that_in_which_it_ended() -> None:
     recording = Recording(STEPS, None)
     recording.end(stream(recording, 9.5, (1.0, 3)), 11.0)
