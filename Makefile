@@ -94,7 +94,7 @@ bench-generation: $(ENVIRONMENT) ## generation beside vLLM and onnxruntime-genai
 	-$(MAKE) --no-print-directory --keep-going $(PEERS)/genai/.complete $(PEERS)/vllm/.complete
 	$(BIN)/python -m bench.generation $(ARGS)
 
-bench-scale: $(ENVIRONMENT) ## frontends, workers and Redis with a model that only sleeps: unit costs, a large backlog, 12 minutes
+bench-scale: $(ENVIRONMENT) ## what requests, tokens, waiting jobs and open streams cost each process, 10 minutes
 	$(BIN)/python -m bench.scale $(ARGS)
 
 lock: ## resolve the pinned versions anew

@@ -23,7 +23,17 @@ BREAKS = 64
 AWAY = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OSError)
 """What a Redis that is away, restarting or demoted raises."""
 
-__all__ = ["AWAY", "ConnectionLost", "NoScriptError", "OutOfMemoryError", "Redis", "RedisError", "connect", "repeated"]
+__all__ = [
+    "AWAY",
+    "ConnectionLost",
+    "NoScriptError",
+    "OutOfMemoryError",
+    "Redis",
+    "RedisError",
+    "connect",
+    "has_answered",
+    "repeated",
+]
 
 
 def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 64) -> Redis:
@@ -44,6 +54,11 @@ def connect(url: str, *, timeout_s: float | None = 2.0, max_connections: int = 6
     assert isinstance(client, PipedRedis)
     client.timeout_s = timeout_s
     return client
+
+
+def has_answered(redis: Redis, since: float) -> bool:
+    """Whether an answer to any call has come since then, by the monotonic clock."""
+    return isinstance(redis, PipedRedis) and redis.answered_at > since
 
 
 async def repeated(function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:

@@ -29,6 +29,11 @@ class PipedRedis(Redis):
     """How long the oldest call may wait for its answer; None: for ever."""
     _pipe: "Pipe | None" = None
 
+    @property
+    def answered_at(self) -> float:
+        """When the last answer was read, by the monotonic clock."""
+        return self._pipe.answered_at if self._pipe is not None else 0.0
+
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if self._pipe is None:
             connection = self.connection_pool.make_connection()  # type: ignore[no-untyped-call]
@@ -55,6 +60,7 @@ class Pipe:
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._news = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
+        self.answered_at = 0.0
 
     def ask(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         """The command's answer; an error reply is raised. Cancelling it leaves the others undisturbed."""
@@ -108,6 +114,7 @@ class Pipe:
                 answer = await self._connection.read_response(disconnect_on_error=False)
             except ResponseError as error:
                 answer = error
+            self.answered_at = time.monotonic()
             _, waiting = self._waiting.popleft()
             if waiting.done():
                 continue

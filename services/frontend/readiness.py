@@ -1,13 +1,14 @@
 """Whether this frontend can serve: does Redis answer, and is the mailbox subscribed."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from millrace.errors import Unavailable
 from millrace.queue import Mailbox
-from millrace.queue.connection import AWAY, ConnectionLost, Redis
+from millrace.queue.connection import AWAY, ConnectionLost, Redis, has_answered
 
 CHECK_S = 0.5
 ANSWER_S = 1.0
@@ -56,11 +57,15 @@ class Readiness:
             await asyncio.sleep(CHECK_S if last or self.draining else CHECK_S / 10)
 
     async def _ping(self) -> bool:
-        """An answer that is lost with its connection says nothing of the server: the next connection tells."""
+        """An answer that is lost with its connection says nothing of the server: the next connection tells. Nor does
+        one that is late while others come: then this process has more to do than it can."""
+        asked = time.monotonic()
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await self._redis_pings()
-        except (*AWAY, TimeoutError):
+        except TimeoutError:
+            return has_answered(self._redis, since=asked)
+        except AWAY:
             return False
 
     async def _redis_pings(self) -> bool:

@@ -24,6 +24,7 @@ if before[1] and tonumber(sequence) < tonumber(before[1]) then return cmsgpack.p
 
 local leases, bytes = {}, 0
 local given, offer = {}, 10 -- tokens of what was given back; where ARGV has the next offered job
+local ended, MOST_ENDED = 0, 256 -- heads of no use; behind so many the bell has the worker come again
 
 local function lease(job, h)
   dequeue(job, h)
@@ -61,10 +62,11 @@ local function useful(job)
   elseif not end_if_useless(job, h) then
     return h
   end
+  ended = ended + 1
 end
 
 local function take_struck()
-  while true do
+  while ended < MOST_ENDED do
     local head = redis.call('ZRANGE', base .. 'struck', 0, 0)[1]
     if not head then return false end
     local h = useful(head)
@@ -81,6 +83,7 @@ local function take_struck()
       return true
     end
   end
+  return false
 end
 
 -- The next of the offered jobs that is held still, where its class is lower.
@@ -102,7 +105,7 @@ end
 local function take_class(class)
   local fair = key('fair', class)
   local skipped = 0
-  while bytes <= most_bytes do
+  while bytes <= most_bytes and ended < MOST_ENDED do
     local lower = #leases >= room and offered(class)
     if #leases >= room and not lower then return end
     local tenant, tag = unpack(redis.call('ZRANGE', fair, skipped, skipped, 'WITHSCORES'))
@@ -128,7 +131,7 @@ hold = hold and #leases == 0
 flush()
 local waiting = tonumber(redis.call('HGET', base .. 'load', 'jobs') or 0)
 if #leases > 0 then redis.call('HDEL', base .. 'load', 'unserved') end
-if #leases > 0 and waiting > 0 then ring() end
+if (#leases > 0 or ended >= MOST_ENDED) and waiting > 0 then ring() end
 deliver()
 local reply = cmsgpack.pack({hold, leases, given})
 redis.call('HSET', memory, 'sequence', sequence, 'reply', reply)
