@@ -15,7 +15,7 @@ from millrace.planning.plan import Plan
 from millrace.planning.plan import plan as make_plan
 from tests.planning.served import Served, ignore
 
-plan = partial(make_plan, jobs=60_000)
+plan = partial(make_plan, jobs=30_000)
 
 
 def swept(served: Served, **changes: Any) -> Sweep:

@@ -66,7 +66,7 @@ def test_the_uncertainty_covers_what_another_seed_says() -> None:
 
 
 @pytest.mark.parametrize("utilisation", [0.6, 0.9])
-@pytest.mark.parametrize("scv", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("scv", [0.0, 1.0])
 @pytest.mark.parametrize(("workers", "slots", "slowing"), [(1, 4, 0.1), (3, 4, 0.0), (4, 8, 0.1), (30, 4, 0.2)])
 def test_the_model_is_within_15_percent_of_the_simulation(
     workers: int, slots: int, slowing: float, scv: float, utilisation: float
