@@ -66,8 +66,8 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """A whole run."""
+class Run:
+    """With what, on what and beside what something was measured."""
 
     settings: dict[str, Any]
     versions: dict[str, str]
@@ -75,6 +75,12 @@ class Report:
     seconds: float
     others_cores: float
     """What other processes took of the cores meanwhile, on average."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(Run):
+    """A whole run."""
+
     parts: tuple[Part, ...]
 
     def to_json(self) -> str:
@@ -95,14 +101,18 @@ class Report:
 
 def make_report(settings: Any, parts: Sequence[Part], watch: machine.Watch) -> Report:
     """Of a run that ends here. `settings`: a dataclass."""
-    return Report(
-        settings=asdict(settings),
-        versions=machine.versions(),
-        hardware=machine.hardware(),
-        seconds=watch.seconds,
-        others_cores=watch.others(),
-        parts=tuple(parts),
-    )
+    return Report(**describe_run(settings, watch), parts=tuple(parts))
+
+
+def describe_run(settings: Any, watch: machine.Watch) -> dict[str, Any]:
+    """The fields of `Run`, of one that ends here."""
+    return {
+        "settings": asdict(settings),
+        "versions": machine.versions(),
+        "hardware": machine.hardware(),
+        "seconds": watch.seconds,
+        "others_cores": watch.others(),
+    }
 
 
 def show(report: Report, console: Console) -> None:

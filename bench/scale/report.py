@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import machine
-from bench.report import NOISY_CORES, write_number
+from bench.report import NOISY_CORES, Run, describe_run, write_number
 
 SCHEMA_VERSION = 1
 
@@ -39,15 +39,9 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Run):
     """A whole run."""
 
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    seconds: float
-    others_cores: float
-    """What other processes took of the cores meanwhile, on average."""
     parts: tuple[Part, ...]
 
     def to_json(self) -> str:
@@ -63,11 +57,4 @@ class Report:
 
 def make_report(settings: Any, parts: Sequence[Part], watch: machine.Watch) -> Report:
     """Of a run that ends here. `settings`: a dataclass."""
-    return Report(
-        settings=asdict(settings),
-        versions=machine.versions(),
-        hardware=machine.hardware(),
-        seconds=watch.seconds,
-        others_cores=watch.others(),
-        parts=tuple(parts),
-    )
+    return Report(**describe_run(settings, watch), parts=tuple(parts))

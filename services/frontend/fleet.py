@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -53,10 +54,18 @@ class Fleet:
             running_jobs=sum(round(load["running"]) for load in loads),
             context_length=max(entry.context_length for entry in entries),
         )
-        if all(load["capacity"] or not load["standard_cost"] for load in loads):
-            waits = (load["standard_cost"] / load["capacity"] for load in loads if load["standard_cost"])
+        waits = [wait for load in loads if (wait := estimated_wait_s(load)) is not None]
+        if len(waits) == len(loads):
             model.estimated_wait.CopyFrom(_duration(max(waits, default=0.0)))
         return model
+
+
+def estimated_wait_s(load: Mapping[str, float]) -> float | None:
+    """What a job submitted now at standard priority would wait, by `JobQueue.load`; None where work waits and no rate
+    was seen yet."""
+    if not load["standard_cost"]:
+        return 0.0
+    return load["standard_cost"] / load["capacity"] if load["capacity"] else None
 
 
 def _worker(entry: WorkerEntry) -> Worker:

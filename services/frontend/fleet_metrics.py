@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from millrace.errors import MillraceError
 from millrace.queue import JobQueue, ModelTotals, ModelVersion, Statistics
+from services.frontend.fleet import estimated_wait_s
 from services.frontend.models import Models
 from services.frontend.readiness import Readiness
 
@@ -35,11 +36,7 @@ class ModelNow:
 
     @property
     def estimated_wait_s(self) -> float | None:
-        """What a job submitted now at standard priority would wait; None where work waits and no rate was seen yet."""
-        cost, capacity = self.load["standard_cost"], self.load["capacity"]
-        if not cost:
-            return 0.0
-        return cost / capacity if capacity else None
+        return estimated_wait_s(self.load)
 
     @property
     def run_rows(self) -> int:
