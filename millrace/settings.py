@@ -4,6 +4,7 @@ Each process extends `Settings` with its own few; they are read once, at its sta
 and printed redacted.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -17,7 +18,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MILLRACE_", frozen=True)
 
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="the Redis or Valkey that holds the queue")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="the Redis or Valkey that holds the queue: redis://, rediss:// (TLS), unix://, "
+        "redis+sentinel://HOST:PORT[,…]/NAME, redis+cluster://HOST:PORT[,…]; TLS too with rediss+…",
+    )
+    redis_password_file: Path | None = Field(
+        default=None, description="a file with Redis' password, for the URL's user"
+    )
+    redis_ca: Path | None = Field(
+        default=None, description="certificates that Redis' is checked by; unset: the system's"
+    )
+    redis_cert: Path | None = Field(default=None, description="the certificate that is shown to Redis, PEM")
+    redis_key: Path | None = Field(default=None, description="its key, PEM")
+    security: Literal["off", "required"] = Field(
+        default="off", description="required: refuses to start where a caller, or Redis, could be anybody"
+    )
     lease_ms: int = Field(default=3_000, ge=200, description="how long a worker holds a job without renewing it")
     interest_ms: int = Field(default=3_000, ge=200, description="how long a frontend's interest lasts unrenewed")
     retention_ms: int = Field(default=600_000, ge=0, description="how long results stay after a job's end")
@@ -29,6 +45,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(default="console", description="for people, or for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least that is said"
+    )
+    log_prompts: bool = Field(default=False, description="whether events hold what was asked, too")
+    otlp_endpoint: str = Field(
+        default="", description="where traces are sent by OTLP over gRPC, http://HOST:PORT; empty: none are made"
+    )
+    trace_ratio: float = Field(
+        default=0.01, ge=0, le=1, description="of requests whose caller does not say: how many are traced"
     )
 
     def limits(self) -> Limits:

@@ -83,6 +83,8 @@ class Submission:
     """The frontend that relays it from the start; empty where none does."""
     worker_within_ms: int | None = None
     """Where no worker serves the model: how long its jobs may wait for the first one. None where one does."""
+    trace: str = ""
+    """The caller's trace, as W3C's traceparent; empty where nothing is traced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,10 @@ class Lease:
     """Its field in SubmitJobRequest."""
     payload: bytes | None = None
     """The request, where it is small; else it is in its key."""
+    preemptions: int = 0
+    """How often the job was given back for one of a higher class."""
+    trace: str = ""
+    """As in its submission."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +147,8 @@ class Emission:
     """Of the result; 0 where there is none."""
     history: bytes = b""
     result: bytes = b""
+    timing: bytes = b""
+    """With the end: a serialised millrace.v1.Timing."""
     ending: Ending | None = None
     cost: int = 0
     """The job's actual cost so far."""
@@ -204,3 +212,9 @@ class JobRecord:
     expire_ms: int
     """When the results go; 0 before the end."""
     ending: Ending | None
+    first_take_ms: int = 0
+    """0 before."""
+    preemptions: int = 0
+    timing: bytes = b""
+    """A serialised millrace.v1.Timing, where a worker has ended it."""
+    trace: str = ""

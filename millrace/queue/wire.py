@@ -51,6 +51,7 @@ def submit_arguments(submission: Submission, limits: Limits, not_after_ms: int, 
         submission.task,
         payload,
         -1 if submission.worker_within_ms is None else submission.worker_within_ms,
+        submission.trace,
     ]
 
 
@@ -61,7 +62,7 @@ def emit_arguments(emissions: Sequence[Emission]) -> list[Argument]:
         ending = emission.ending or Ending()
         flat += [emission.ref.job, emission.token, emission.offset, emission.history, emission.result]
         flat += [int(emission.ending is not None), int(ending.code), ending.reason, ending.message]
-        flat += [emission.cost, ending.field]
+        flat += [emission.cost, ending.field, emission.timing]
     return flat
 
 
@@ -76,7 +77,7 @@ def decode_taken(model: ModelVersion, reply: bytes) -> Taken:
 
 def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
     job, token, epoch, strikes, attempts, last, history, cost, fingerprint, submitted, first, deadline, *rest = fields
-    taken, payload, priority, task = rest
+    taken, payload, priority, task, preemptions, trace = rest
     return Lease(
         ref=JobRef.parse(model, job.decode()),
         token=token.decode(),
@@ -94,6 +95,8 @@ def _decode_lease(model: ModelVersion, fields: list[Any]) -> Lease:
         deadline_ms=deadline,
         task=task.decode(),
         payload=payload or None,
+        preemptions=preemptions,
+        trace=trace.decode(),
     )
 
 
@@ -165,4 +168,8 @@ def decode_record(ref: JobRef, fields: dict[bytes, bytes]) -> JobRecord:
         end_ms=ended,
         expire_ms=ended + int(fields[b"retain"]) if ended else 0,
         ending=_decode_ending(fields) if state is State.ENDED else None,
+        first_take_ms=int(fields.get(b"taken", b"0")),
+        preemptions=int(fields.get(b"preempted", b"0")),
+        timing=fields.get(b"timing", b""),
+        trace=fields.get(b"trace", b"").decode(),
     )

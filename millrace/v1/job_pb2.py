@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15millrace/v1/job.proto\x12\x0bmillrace.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd0\x01\n\nJobOptions\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x04\x12\x15\n\rafter_history\x18\x06 \x01(\x06\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.millrace.v1.Priority\x12\x30\n\rresume_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xeb\x01\n\x06Timing\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x62\x61tching\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_output\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10remaining_output\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x11\n\tworker_id\x18\x06 \x01(\t*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRIORITY_BATCH\x10\n\x12\x15\n\x11PRIORITY_STANDARD\x10\x14\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x1e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15millrace/v1/job.proto\x12\x0bmillrace.v1\x1a\x1egoogle/protobuf/duration.proto\"\xd0\x01\n\nJobOptions\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_offset\x18\x02 \x01(\x04\x12\x15\n\rafter_history\x18\x06 \x01(\x06\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.millrace.v1.Priority\x12\x30\n\rresume_window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x02\n\x06Timing\x12)\n\x06queued\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x62\x61tching\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66irst_output\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x33\n\x10remaining_output\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x61ttempts\x18\x05 \x01(\r\x12\x11\n\tworker_id\x18\x06 \x01(\t\x12\x13\n\x0bpreemptions\x18\x07 \x01(\r*i\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRIORITY_BATCH\x10\n\x12\x15\n\x11PRIORITY_STANDARD\x10\x14\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x1e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'millrace.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=519
-  _globals['_PRIORITY']._serialized_end=624
+  _globals['_PRIORITY']._serialized_start=540
+  _globals['_PRIORITY']._serialized_end=645
   _globals['_JOBOPTIONS']._serialized_start=71
   _globals['_JOBOPTIONS']._serialized_end=279
   _globals['_TIMING']._serialized_start=282
-  _globals['_TIMING']._serialized_end=517
+  _globals['_TIMING']._serialized_end=538
 # @@protoc_insertion_point(module_scope)

@@ -117,12 +117,15 @@ class Timing(_message.Message):
     REMAINING_OUTPUT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     WORKER_ID_FIELD_NUMBER: _builtins.int
+    PREEMPTIONS_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
     """How many workers have held the job, but for those that gave it back for one of a higher class: 1 where nothing
     failed.
     """
     worker_id: _builtins.str
     """The worker that finished it."""
+    preemptions: _builtins.int
+    """How often a worker gave it back for a job of a higher class."""
     @_builtins.property
     def queued(self) -> _duration_pb2.Duration:
         """From acceptance by a frontend to the first take by a worker."""
@@ -148,10 +151,11 @@ class Timing(_message.Message):
         remaining_output: _duration_pb2.Duration | None = ...,
         attempts: _builtins.int = ...,
         worker_id: _builtins.str = ...,
+        preemptions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "batching", b"batching", "first_output", b"first_output", "queued", b"queued", "remaining_output", b"remaining_output", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "batching", b"batching", "first_output", b"first_output", "preemptions", b"preemptions", "queued", b"queued", "remaining_output", b"remaining_output", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -166,6 +166,7 @@ class Job(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     DEADLINE_TIME_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     model: _builtins.str
     state: Global___Job.State.ValueType
@@ -187,6 +188,12 @@ class Job(_message.Message):
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def timing(self) -> _job_pb2.Timing:
+        """Its flight record: where its time went. Until it has ended on a worker, `queued`, `attempts` and `preemptions` alone.
+        Other calls give the same in the trailer `millrace-flight-bin`, where their metadata have `millrace-flight: 1`.
+        """
+
     def __init__(
         self,
         *,
@@ -200,10 +207,11 @@ class Job(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         status: _status_pb2.Status | None = ...,
         deadline_time: _timestamp_pb2.Timestamp | None = ...,
+        timing: _job_pb2.Timing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "status", b"status", "submit_time", b"submit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "status", b"status", "submit_time", b"submit_time", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "job_id", b"job_id", "last_offset", b"last_offset", "model", b"model", "state", b"state", "status", b"status", "submit_time", b"submit_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "deadline_time", b"deadline_time", "end_time", b"end_time", "expire_time", b"expire_time", "job_id", b"job_id", "last_offset", b"last_offset", "model", b"model", "state", b"state", "status", b"status", "submit_time", b"submit_time", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

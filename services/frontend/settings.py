@@ -3,6 +3,7 @@
 import os
 import secrets
 import socket
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat
@@ -37,6 +38,33 @@ class FrontendSettings(Settings):
     http_address: str = Field(
         default="127.0.0.1:8002", description="where metrics, health and OpenAI's HTTP API are served, HOST:PORT"
     )
+    health_address: str = Field(
+        default="",
+        pattern=r"^(\S+:[0-9]{1,5})?$",
+        description="where metrics and health are served instead, always in plaintext, HOST:PORT; empty: as above",
+    )
+    scaler_address: str = Field(
+        default="",
+        pattern=r"^(\S+:[0-9]{1,5})?$",
+        description="where KEDA's external scaler and gRPC health are served, in plaintext, HOST:PORT; empty: nowhere",
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description="the certificate chain of gRPC and HTTP, PEM, read again when it changes; unset: no TLS",
+    )
+    tls_key: Path | None = Field(default=None, description="its key, PEM")
+    tls_client_ca: Path | None = Field(
+        default=None, description="only callers with a certificate of these authorities are let in, PEM"
+    )
+    api_keys: Path | None = Field(
+        default=None,
+        description="the tenants and their keys' hashes, YAML (`millrace keys`), read again when it changes",
+    )
+    jwks: Path | None = Field(default=None, description="public keys of whoever issues JWTs, JSON, read again likewise")
+    jwt_algorithm: Literal["RS256", "ES256", "EdDSA"] = Field(default="RS256", description="the only one that is taken")
+    jwt_issuer: str = Field(default="", description="what a JWT's iss must be; empty: anything")
+    jwt_audience: str = Field(default="millrace", description="what a JWT's aud must have")
+    jwt_tenant_claim: str = Field(default="sub", description="which claim names the tenant")
     openai: bool = Field(default=False, description="whether OpenAI's HTTP API is served on the HTTP address")
     openai_cors_origins: Names = Field(
         default=(), description="web pages that may call OpenAI's HTTP API, as https://a.example,https://b.example"

@@ -8,8 +8,10 @@ import structlog
 from millrace.engine import Output
 from millrace.errors import Unavailable
 from millrace.queue import Emission, JobQueue, JobRef, ModelVersion, Verdict
+from millrace.v1.job_pb2 import Timing
 from services.worker.metrics import ModelMetrics
-from services.worker.results import Held, emissions, merge
+from services.worker.results import Ended, Held, emissions, merge
+from services.worker.telling import tell
 
 MERGED_STEPS = 64
 """Steps that may merge behind an unanswered emit before the engine pauses."""
@@ -132,7 +134,16 @@ class Emitter:
             if emission.offset:
                 self._metrics.results.inc()
             if emission.ending is not None:
-                self._metrics.ended(emission.ending.code)
+                ended = Ended(
+                    lease=held.lease,
+                    ending=emission.ending,
+                    timing=Timing.FromString(emission.timing),
+                    usage=held.usage,
+                    results=held.offset,
+                    cost=held.cost,
+                )
+                self._metrics.ended(ended)
+                tell(ended)
                 self._jobs.ended(emission.token)
         if shortened:
             await self._hand_back(shortened)

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from millrace.errors import Code
 from millrace.queue import ModelTotals, ModelVersion, Verdict
+from services.worker.results import Ended
 from services.worker.statistics import Totals
 
 STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -56,7 +56,7 @@ class Metrics:
             results=self._results.labels(name),
             steps=self._steps.labels(name),
             totals=self._totals.setdefault(model, Totals()),
-            ended=lambda code: self._ended.labels(name, code.name).inc(),
+            ended=lambda ended: self._ended.labels(name, ended.ending.code.name).inc(),
             dropped=lambda verdict: self._dropped.labels(name, verdict.value).inc(),
         )
 
@@ -96,7 +96,7 @@ class ModelMetrics:
     steps: Histogram
     totals: Totals
     """What frontends tell of the model."""
-    ended: Callable[[Code], None]
+    ended: Callable[[Ended], None]
     dropped: Callable[[Verdict], None]
 
 

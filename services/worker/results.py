@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from millrace.engine import Failure, Output
 from millrace.queue import Emission, Ending, Lease
 from millrace.queue import history as running
-from millrace.v1.generation_pb2 import CompletionDelta, GenerateResponse
+from millrace.v1.generation_pb2 import CompletionDelta, GenerateResponse, Usage
 from millrace.v1.job_pb2 import Timing
 
 MOST_PROMPT_LOGPROBS = 256
@@ -28,11 +28,27 @@ class Held:
     taken_at: float = field(default_factory=time.monotonic)
     started_at: float = 0.0
     first_output_at: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    """What a generation has come to, once it is whole."""
 
     @property
     def proven(self) -> bool:
         """Whether it has had a result under this lease, so that a death of the worker is not blamed on it."""
         return self.offset > self.lease.last_offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A job whose end this worker has written to its log."""
+
+    lease: Lease
+    ending: Ending
+    timing: Timing
+    usage: Usage
+    """Empty where it does not generate."""
+    results: int
+    """In its log."""
+    cost: int
 
 
 def merge(earlier: object, later: object) -> bool:
@@ -72,13 +88,19 @@ def _emission(held: Held, output: Output, worker_id: str) -> Emission:
     held.cost = max(held.cost, round(output.cost))
     ending = _ending(output.failure) if output.last else None
     result = output.result() if callable(output.result) else output.result
+    if result is not None:
+        held.first_output_at = held.first_output_at or time.monotonic()
+    timing = _timing(held, worker_id) if output.last else None
+    serialised = timing.SerializeToString() if timing is not None else b""
     if result is None:
-        return Emission(ref=held.lease.ref, token=held.lease.token, ending=ending, cost=held.cost)
+        lease = held.lease
+        return Emission(ref=lease.ref, token=lease.token, ending=ending, cost=held.cost, timing=serialised)
     held.offset += 1
-    held.first_output_at = held.first_output_at or time.monotonic()
-    if output.last:
-        _set(result, timing=_timing(held, worker_id))
+    if timing is not None:
+        _set(result, timing=timing)
     _set(result, job_id=held.lease.ref.job_id, offset=held.offset)
+    if isinstance(result, GenerateResponse) and result.HasField("usage"):
+        held.usage = result.usage
     body = result.SerializeToString()
     held.history = running.extend(held.history, body)
     return Emission(
@@ -88,6 +110,7 @@ def _emission(held: Held, output: Output, worker_id: str) -> Emission:
         history=held.history,
         result=body + HISTORY_TAG + held.history,
         ending=ending,
+        timing=serialised,
         cost=held.cost,
     )
 
@@ -109,8 +132,9 @@ def _ending(failure: Failure | None) -> Ending:
 
 
 def _timing(held: Held, worker_id: str) -> Timing:
-    timing = Timing(attempts=held.lease.attempts, worker_id=worker_id)
-    timing.queued.FromMilliseconds(max(held.lease.first_take_ms - held.lease.submit_ms, 0))
+    lease = held.lease
+    timing = Timing(attempts=lease.attempts, preemptions=lease.preemptions, worker_id=worker_id)
+    timing.queued.FromMilliseconds(max(lease.first_take_ms - lease.submit_ms, 0))
     timing.batching.FromNanoseconds(_nanoseconds(held.taken_at, held.started_at))
     timing.first_output.FromNanoseconds(_nanoseconds(held.started_at, held.first_output_at))
     timing.remaining_output.FromNanoseconds(_nanoseconds(held.first_output_at, time.monotonic()))

@@ -1,8 +1,9 @@
 -- Appends what one engine step added, job by job, ends the jobs that are complete, and tells the frontends.
 --
 -- KEYS[1]  start of the model's keys
--- ARGV     1 lease ms  2 largest result in bytes that a mailbox carries; then 11 for each job:
+-- ARGV     1 lease ms  2 largest result in bytes that a mailbox carries; then 12 for each job:
 --          job  token  offset (0: no result)  history  result  ends (0, 1)  code  reason  message  cost so far  field
+--          timing (serialised; '' where it does not end)
 -- Answers  one verdict for each job: ok | duplicate | lost | gap | unwanted
 --
 -- Repeating the call is safe: an entry at this offset under this token, or an end by this token, is `duplicate`, which
@@ -36,6 +37,7 @@ local function emit(at)
   spend(job, h, tonumber(ARGV[at + 9]))
   if ARGV[at + 5] == '1' then
     put(job, h, 'ender', token)
+    put(job, h, 'timing', ARGV[at + 11])
     finish(job, h, ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 10])
   else
     redis.call('ZADD', base .. 'running', now + lease_ms, job)
@@ -43,6 +45,6 @@ local function emit(at)
   return 'ok'
 end
 
-for at = 3, #ARGV, 11 do table.insert(verdicts, emit(at)) end
+for at = 3, #ARGV, 12 do table.insert(verdicts, emit(at)) end
 deliver()
 return verdicts

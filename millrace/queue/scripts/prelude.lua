@@ -10,7 +10,8 @@
 --   watchers      "FRONTEND=EXPIRY " …              retain (how long results stay after the end), ms
 --   token, epoch, holder, base (offset at the take) strikes, attempts
 --   last, history newest result                     spent (actual cost), charged (what the tenant has paid)
---   ender         token that ended it               code, reason, message, field: how it ended
+--   preempted     how often it was given back       trace (context of the caller's trace), or ''
+--   ender         token that ended it               code, reason, message, field: how it ended; timing: how it went
 
 local base = KEYS[1]
 local CLASSES = {'30', '20', '10'}

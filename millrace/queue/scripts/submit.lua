@@ -7,6 +7,7 @@
 --          15 max waiting jobs  16 max waiting cost  17 max waiting jobs of a tenant  18 max payload bytes
 --          19 task  20 the payload, where it is small, or ''
 --          21 how long jobs may wait for a first worker, ms (-1: there is a worker)
+--          22 trace context, or ''
 -- Answers  {'queued'} | {'exists', fingerprint} | {'late'} | {'bare'}, where the payload is gone | {'unserved'}, where no
 --          worker has come in time | a refusal of admission.lua; a payload that is of no use goes
 --
@@ -63,7 +64,7 @@ local h = {
   keep_until = tostring(keep_until), watchers = watchers, retain = ARGV[11], submitted = tostring(now),
   sequence = tostring(redis.call('HINCRBY', base .. 'load', 'sequence', 1)), strikes = '0', attempts = '0',
   epoch = '0', token = '', holder = '', base = '0', last = '0', history = string.rep('\0', 8), spent = '0',
-  charged = '0',
+  charged = '0', preempted = '0', trace = ARGV[22],
 }
 local flat = {}
 for field, value in pairs(h) do

@@ -6,7 +6,8 @@
 --          8 payload bytes after which no further job is leased  9 largest payload that comes with the lease
 --          then 3 for each job that the worker would give back, lowest class first: job  token  cost so far
 -- Answers  packed {hold, leases, given}; a lease is {job, token, epoch, strikes, attempts, last, history, cost,
---          fingerprint, submitted, first taken, deadline, taken, payload or false, class, task}; given are tokens
+--          fingerprint, submitted, first taken, deadline, taken, payload or false, class, task, preempted, trace};
+--          given are tokens
 --
 -- Where there is no more room, each job of a higher class takes the place of the next one that was offered: that one
 -- goes back to the front of its tenant's queue, without a strike, and as if this lease had been no attempt.
@@ -49,7 +50,7 @@ local function lease(job, h)
   bytes = bytes + number(h, 'bytes')
   table.insert(leases, {job, token, epoch, number(h, 'strikes'), attempts, number(h, 'last'), h.history,
     number(h, 'cost'), h.fingerprint, number(h, 'submitted'), tonumber(first), number(h, 'deadline'), now, inline,
-    number(h, 'class'), h.task})
+    number(h, 'class'), h.task, number(h, 'preempted'), h.trace or ''})
 end
 
 -- A head that may run, or nil where it was of no use and has been ended.
@@ -97,7 +98,10 @@ end
 
 local function give_back(h)
   local job, token, cost = ARGV[offer], ARGV[offer + 1], tonumber(ARGV[offer + 2])
-  if hand_back(job, h, cost) then put(job, h, 'attempts', number(h, 'attempts') - 1) end
+  if hand_back(job, h, cost) then
+    put(job, h, 'attempts', number(h, 'attempts') - 1)
+    put(job, h, 'preempted', number(h, 'preempted') + 1)
+  end
   table.insert(given, token)
   offer, room = offer + 3, room + 1
 end
