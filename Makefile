@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity gpu-check contract lint format proto bench bench-generation bench-scale lock clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
 .DEFAULT_GOAL := help
 
 help:
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(ENVIRONMENT): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Millrace needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -24,9 +24,17 @@ demo: $(ENVIRONMENT) ## start a fleet, stream completions, kill a worker in the 
 serve: $(ENVIRONMENT) ## run Millrace here with two workers, until Ctrl-C
 	$(BIN)/millrace up --workers 2
 
-test: $(ENVIRONMENT) ## run all tests and print the coverage
+# They load or stop whole fleets, and hold them to times: nothing else runs beside them.
+ALONE := tests/bench tests/chaos tests/frontend/page tests/load tests/survival
+
+test: $(ENVIRONMENT) ## run all tests and print the coverage (ARGS='tests/queue -x': some)
 	rm -f .coverage .coverage.*
+ifeq ($(ARGS),)
+	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/coverage run -m pytest $(ALONE)
+else
 	$(BIN)/coverage run -m pytest $(ARGS)
+endif
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -72,6 +80,8 @@ lint: $(ENVIRONMENT) ## check style, types and stubs; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m scripts.proto --check
+	$(BIN)/python -m scripts.settings_table --check
+	$(BIN)/python -m scripts.dashboard --check
 
 format: $(ENVIRONMENT) ## mend style
 	$(BIN)/ruff check --fix .
@@ -79,6 +89,14 @@ format: $(ENVIRONMENT) ## mend style
 
 proto: $(ENVIRONMENT) ## make the stubs from protos/
 	$(BIN)/python -m scripts.proto
+
+docs: $(ENVIRONMENT) ## make what is made from the code: tables in docs/, the dashboard
+	$(BIN)/python -m scripts.settings_table
+	$(BIN)/python -m scripts.metrics_table
+	$(BIN)/python -m scripts.dashboard
+
+dashboard-picture: $(ENVIRONMENT) ## draw docs/dashboard.png: a fleet under load, 3 minutes; needs Debian's prometheus
+	$(BIN)/python -m scripts.dashboard --picture
 
 bench: $(ENVIRONMENT) ## measure everything against the bare runtime, about 14 minutes (ARGS='--quick': 3)
 	$(BIN)/python -m bench $(ARGS)
@@ -97,11 +115,61 @@ bench-generation: $(ENVIRONMENT) ## generation beside vLLM and onnxruntime-genai
 bench-scale: $(ENVIRONMENT) ## what requests, tokens, waiting jobs and open streams cost each process, 10 minutes
 	$(BIN)/python -m bench.scale $(ARGS)
 
+CHECKS := build/checks/.complete
+$(CHECKS): scripts/checks/requirements.txt
+	$(PYTHON) -m venv --clear build/checks
+	build/checks/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+CRDS := build/crds/.complete
+$(CRDS): $(wildcard scripts/k8s_check/schemas/*)
+	mkdir -p build/crds
+	cp $^ build/crds
+	cd build/crds && npm ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
+k8s-check: $(ENVIRONMENT) $(CHECKS) $(CRDS) ## render deploy/k8s and hold it against schemas, checkov and conventions; needs kubectl and npm
+	$(BIN)/python -m scripts.k8s_check $(ARGS)
+
+images-check: $(ENVIRONMENT) $(CHECKS) ## lint the Dockerfiles, carry out their steps without an engine, run the result; needs root and debootstrap
+	build/checks/bin/hadolint services/*/Dockerfile
+	build/checks/bin/checkov --framework dockerfile --compact --quiet --skip-download -f services/*/Dockerfile
+	$(BIN)/python -m scripts.rootfs $(ARGS)
+
+BOM := build/sbom/tool/.complete
+$(BOM): scripts/checks/sbom.txt
+	$(PYTHON) -m venv --clear build/sbom/tool
+	build/sbom/tool/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+BOM_OPTIONS := --pyproject pyproject.toml --sv 1.6 --output-reproducible --validate
+
+build/sbom/%.cdx.json: services/%.lock pyproject.toml $(BOM)
+	$(PYTHON) -m venv --clear --without-pip build/sbom/$*
+	$(PYTHON) -m pip --python build/sbom/$*/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	build/sbom/tool/bin/cyclonedx-py environment $(BOM_OPTIONS) -o $@ build/sbom/$*/bin/python
+	rm -r build/sbom/$*
+
+build/sbom/worker/requirements-cuda.cdx.json: services/worker/requirements-cuda.lock pyproject.toml $(BOM)
+	mkdir -p $(@D)
+	build/sbom/tool/bin/cyclonedx-py requirements $(BOM_OPTIONS) -o $@ $<
+
+sbom: $(foreach image,frontend/requirements worker/requirements-cpu worker/requirements-cuda,build/sbom/$(image).cdx.json) ## list the parts of each image: CycloneDX, build/sbom
+
+COMPILE := PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate
+IMAGE := $(COMPILE) --upgrade --constraint requirements.lock --extra
+
 lock: ## resolve the pinned versions anew
-	$(PYTHON) -m pip install --quiet --target build/uv uv
-	PYTHONPATH=build/uv $(PYTHON) -m uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate $(foreach extra,frontend worker cpu embedded cli load dev,--extra $(extra)) \
+	$(PYTHON) -m pip install --quiet --target build/uv --upgrade uv
+	$(COMPILE) --upgrade $(foreach extra,frontend worker cpu embedded cli load dev,--extra $(extra)) \
 	  pyproject.toml -o requirements.lock
+	$(MAKE) --no-print-directory lock-images
+
+lock-images: ## the images' own lists, of the same versions
+	$(IMAGE) frontend pyproject.toml -o services/frontend/requirements.lock
+	$(IMAGE) worker --extra cpu pyproject.toml -o services/worker/requirements-cpu.lock
+	$(IMAGE) worker --extra gpu pyproject.toml services/worker/cuda.in -o services/worker/requirements-cuda.lock
+	$(COMPILE) --upgrade --constraint requirements.lock services/build.in -o services/build.lock
 
 clean: ## remove what the other verbs made
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -14,11 +14,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from millrace.client import AsyncClient, Client, Completion, Delta, Embeddings, FinishReason, Label, Segment, Usage
+    from millrace.client import (
+        AsyncClient,
+        Client,
+        Completion,
+        Delta,
+        Embeddings,
+        FinishReason,
+        Label,
+        Segment,
+        Tls,
+        Usage,
+    )
     from millrace.errors import (
         AlreadyExists,
         Code,
         DataLoss,
+        Denied,
         Exhausted,
         InvalidRequest,
         JobFailed,
@@ -36,6 +48,7 @@ __all__ = [
     "Completion",
     "DataLoss",
     "Delta",
+    "Denied",
     "Embeddings",
     "Exhausted",
     "FinishReason",
@@ -45,12 +58,24 @@ __all__ = [
     "MillraceError",
     "NotFound",
     "Segment",
+    "Tls",
     "Unavailable",
     "Usage",
     "Violation",
 ]
 
-_CLIENT = {"AsyncClient", "Client", "Completion", "Delta", "Embeddings", "FinishReason", "Label", "Segment", "Usage"}
+_CLIENT = {
+    "AsyncClient",
+    "Client",
+    "Completion",
+    "Delta",
+    "Embeddings",
+    "FinishReason",
+    "Label",
+    "Segment",
+    "Tls",
+    "Usage",
+}
 
 if not TYPE_CHECKING:
 

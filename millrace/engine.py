@@ -152,4 +152,5 @@ class Engine(Protocol):
 
     def counters(self) -> Mapping[str, float]:
         """Totals since the start, by a name in snake_case that says what is counted; none ever falls. The shell
-        publishes each at /metrics, as millrace_engine_NAME_total."""
+        publishes each at /metrics, as millrace_engine_NAME_total. An engine may have `gauges` of the same form beside
+        them: values of the moment, published as millrace_engine_NAME."""

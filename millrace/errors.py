@@ -2,6 +2,8 @@
 
     MillraceError                 code, reason, retryable
     ├── InvalidRequest            INVALID_ARGUMENT     the request itself; carries field violations
+    ├── Denied                    UNAUTHENTICATED      nobody knows who calls
+    │                             PERMISSION_DENIED    the caller may not do this
     ├── NotFound                  NOT_FOUND            no such model, version or job
     ├── AlreadyExists             ALREADY_EXISTS       the job_id names another request
     ├── Exhausted                 RESOURCE_EXHAUSTED   a bound or quota; says when to come back
@@ -68,6 +70,14 @@ class InvalidRequest(MillraceError):
     def __init__(self, violations: Sequence[Violation], *, reason: str = "INVALID_REQUEST") -> None:
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in violations), reason=reason)
         self.violations = tuple(violations)
+
+
+class Denied(MillraceError):
+    """`code` is UNAUTHENTICATED or PERMISSION_DENIED."""
+
+    def __init__(self, code: Code, message: str, *, reason: str) -> None:
+        super().__init__(message, reason=reason)
+        self.code = code
 
 
 class NotFound(MillraceError):

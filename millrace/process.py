@@ -1,6 +1,7 @@
 """What the `__main__` of every service does: settings, logging, event loop, exit status."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ import structlog
 import uvloop
 from pydantic import ValidationError
 
+from millrace import tracing
 from millrace.settings import Settings
 from millrace.telemetry import configure_logging
 
@@ -21,6 +23,8 @@ def run(name: str, description: str, settings: type[S], serve: Callable[[S], Cor
 
     A ValueError says that the process cannot serve as it was told to; an exception group is what ended its tasks.
     """
+    # Until `serve` has its own: as process 1 of a container a process without a handler would not hear it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         chosen = settings(**_arguments(name, description, settings))
     except ValidationError as error:
@@ -28,11 +32,13 @@ def run(name: str, description: str, settings: type[S], serve: Callable[[S], Cor
             flag = "--" + str(problem["loc"][0]).replace("_", "-")
             print(f"{name}: {flag}: {problem['msg']}, not {problem['input']!r}", file=sys.stderr)
         return REFUSED
-    configure_logging(chosen.log_format, chosen.log_level)
+    configure_logging(chosen.log_format, chosen.log_level, log_prompts=chosen.log_prompts)
     log = structlog.get_logger()
     log.info(f"{name}.starting", **chosen.redacted())
+    instance = str(chosen.model_dump()[f"{name}_id"])
     try:
-        uvloop.run(serve(chosen))
+        with tracing.sending(f"millrace-{name}", instance, chosen.otlp_endpoint, chosen.trace_ratio):
+            uvloop.run(serve(chosen))
     except ValueError as error:
         log.error(f"{name}.refused", error=str(error))
         return REFUSED

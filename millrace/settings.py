@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from millrace.queue import Limits
+from millrace.queue.connection import Server
 
 
 class Settings(BaseSettings):
@@ -64,9 +65,21 @@ class Settings(BaseSettings):
             max_tenant_jobs=self.max_tenant_jobs,
         )
 
+    def redis_server(self) -> Server:
+        """Raises ValueError where the URL or the files cannot be used."""
+        server = self._server()
+        server.check()
+        return server
+
     def redacted(self) -> dict[str, object]:
         """All settings, with passwords in URLs blotted out, for the log."""
-        values = self.model_dump()
-        scheme, _, rest = self.redis_url.partition("://")
-        values["redis_url"] = f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else self.redis_url
-        return values
+        return self.model_dump() | {"redis_url": self._server().describe()}
+
+    def _server(self) -> Server:
+        return Server(
+            url=self.redis_url,
+            password_file=self.redis_password_file,
+            ca=self.redis_ca,
+            cert=self.redis_cert,
+            key=self.redis_key,
+        )

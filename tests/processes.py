@@ -155,6 +155,11 @@ class Valkey(Process):
         self._command += ["--dir", str(self.folder)]
 
     @property
+    def program(self) -> str:
+        """The server's executable file."""
+        return self._command[0]
+
+    @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 

@@ -11,9 +11,12 @@ import typer
 from millrace.cli import calls, repository, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
+from millrace.cli.keys import keys_app
 from millrace.cli.load import load_app
-from millrace.cli.options import Address, Model, Tenant
+from millrace.cli.options import Model
 from millrace.cli.plan import plan
+from millrace.cli.redis import redis_acl
+from millrace.cli.service import Service, calling
 from millrace.cli.top import top
 from millrace.cli.up import Plan, check
 from millrace.cli.up import up as run_fleet
@@ -110,7 +113,9 @@ def worker(
 
 
 @app.command()
+@calling
 def generate(
+    service: Service,
     model: Model,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue; - reads standard input.")],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest completion, in tokens.")] = None,
@@ -143,8 +148,6 @@ def generate(
     stats: Annotated[
         bool, typer.Option("--stats", help="Print tokens, rate and time to first token at the end.")
     ] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """Stream a completion to standard output.
 
@@ -173,11 +176,13 @@ def generate(
     text = sys.stdin.read() if prompt == "-" else prompt
     messages = [("system", system)] if system else []
     asked = [{"role": role, "content": content} for role, content in (*messages, ("user", text))] if chat else text
-    raise typer.Exit(calls.run(calls.generate(address, tenant, model, asked, options, stats=stats)))
+    raise typer.Exit(calls.run(calls.generate(service, model, asked, options, stats=stats)))
 
 
 @app.command()
+@calling
 def infer(
+    service: Service,
     model: Model,
     inputs: Annotated[
         list[str],
@@ -189,8 +194,6 @@ def infer(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outputs as JSON, with all their values.")] = False,
     stats: Annotated[bool, typer.Option("--stats", help="Print bytes and time at the end.")] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """Run a model once over named arrays and print its outputs.
 
@@ -201,46 +204,45 @@ def infer(
     [bold]millrace infer -m prices -i area='[[52.5], [80]]' -i town='[["Ulm"], ["Jena"]]' --json[/bold]
     """
     asked = tensors.Asked(model=model, inputs=inputs, outputs=outputs or [], as_json=as_json, stats=stats)
-    raise typer.Exit(calls.run(tensors.infer(address, tenant, asked)))
+    raise typer.Exit(calls.run(tensors.infer(service, asked)))
 
 
-for command in (tasks.embed, tasks.classify, tasks.transcribe, top, plan):
+for command in (tasks.embed, tasks.classify, tasks.transcribe, top, plan, redis_acl):
     app.command()(command)
 app.add_typer(load_app, name="load")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()
+@calling
 def models(
+    service: Service,
     everything: Annotated[
         bool, typer.Option("--all", help="Every version in the repository: its state, and why it is in it.")
     ] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """List what is served, by how many workers, and how long a new job would wait."""
-    raise typer.Exit(calls.run(repository.show(address, tenant) if everything else calls.models(address, tenant)))
+    raise typer.Exit(calls.run(repository.show(service) if everything else calls.models(service)))
 
 
 @app.command()
-def load_model(
-    model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
-) -> None:
+@calling
+def load_model(service: Service, model: ModelName, timeout: Patience = None) -> None:
     """Have every worker load a model, or load anew what has changed of it, and wait until all have.
 
     [bold]millrace load-model pycode[/bold]
     """
-    raise typer.Exit(calls.run(repository.load(address, tenant, model, timeout)))
+    raise typer.Exit(calls.run(repository.load(service, model, timeout)))
 
 
 @app.command()
-def unload_model(
-    model: ModelName, timeout: Patience = None, address: Address = "127.0.0.1:8001", tenant: Tenant = "default"
-) -> None:
+@calling
+def unload_model(service: Service, model: ModelName, timeout: Patience = None) -> None:
     """Have every worker unload a model, once the jobs that were accepted are done, and wait until all have.
 
     [bold]millrace unload-model pycode[/bold]
     """
-    raise typer.Exit(calls.run(repository.unload(address, tenant, model, timeout)))
+    raise typer.Exit(calls.run(repository.unload(service, model, timeout)))
 
 
 def _text(given: str | None) -> str | None:

@@ -15,9 +15,10 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from millrace import AsyncClient, InvalidRequest
+from millrace import InvalidRequest
 from millrace.cli.arrays import Array, assigned, load, parse, save, wrong
-from millrace.cli.calls import errors, knocking
+from millrace.cli.calls import errors
+from millrace.cli.service import Service
 from millrace.client.tensors import DTYPES, datatype_of
 from millrace.oip.inference_pb2 import ModelMetadataResponse
 from millrace.tensors import ANY, TensorSpec
@@ -42,15 +43,15 @@ class Asked:
     stats: bool
 
 
-async def infer(address: str, tenant: str, asked: Asked) -> None:
+async def infer(service: Service, asked: Asked) -> None:
     """Runs the model once, saves and prints what it gives."""
     given, saved = assigned("--input", asked.inputs), assigned("--output", asked.outputs)
-    async with knocking(address, tenant) as client:
+    async with service.knocking() as client:
         metadata = await client.model_metadata(asked.model)
     files = _check_files(saved, metadata)
     inputs = read(given, metadata)
     began = time.monotonic()
-    async with AsyncClient(*address.split(","), tenant=tenant) as client:
+    async with service.client() as client:
         try:
             outputs = await client.infer(asked.model, inputs)
         except InvalidRequest as error:

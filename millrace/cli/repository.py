@@ -10,16 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from millrace import AsyncClient
-from millrace.cli.calls import errors, knocking
+from millrace.cli.calls import errors
+from millrace.cli.service import Service
 from millrace.errors import MillraceError
 
 GLANCE_S = 0.5
 COLOURS = {"READY": "green", "LOADING": "yellow", "UNLOADING": "yellow", "UNAVAILABLE": "red"}
 
 
-async def show(address: str, tenant: str) -> None:
+async def show(service: Service) -> None:
     """Prints a table of every version in the repository."""
-    async with knocking(address, tenant) as client:
+    async with service.knocking() as client:
         models = await client.repository_index()
     table = Table("model", "version", "state", "reason", box=SIMPLE)
     for one in models:
@@ -28,13 +29,13 @@ async def show(address: str, tenant: str) -> None:
     Console().print(table)
 
 
-async def load(address: str, tenant: str, model: str, timeout_s: float | None) -> None:
-    async with knocking(address, tenant) as client:
+async def load(service: Service, model: str, timeout_s: float | None) -> None:
+    async with service.knocking() as client:
         await _wait(client, model, client.load_model(model, timeout_s=timeout_s))
 
 
-async def unload(address: str, tenant: str, model: str, timeout_s: float | None) -> None:
-    async with knocking(address, tenant) as client:
+async def unload(service: Service, model: str, timeout_s: float | None) -> None:
+    async with service.knocking() as client:
         await _wait(client, model, client.unload_model(model, timeout_s=timeout_s))
 
 

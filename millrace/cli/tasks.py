@@ -14,15 +14,18 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from millrace import AsyncClient, Label
+from millrace import Label
 from millrace.cli import calls
 from millrace.cli.arrays import save, wrong
-from millrace.cli.options import Address, Model, Tenant
+from millrace.cli.options import Model
+from millrace.cli.service import Service, calling
 
 BAR_WIDTH, PREVIEW = 30, 4
 
 
+@calling
 def embed(
+    service: Service,
     model: Model,
     texts: Annotated[list[str], typer.Argument(metavar="TEXT…", help="- reads standard input, one text a line.")],
     output: Annotated[
@@ -30,8 +33,6 @@ def embed(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long for the model.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each text.")] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """Turn texts into vectors.
 
@@ -39,47 +40,46 @@ def embed(
     [bold]millrace embed -m minilm - -o vectors.npy < sentences.txt[/bold]
     """
     lines = sys.stdin.read().splitlines() if list(texts) == ["-"] else list(texts)
-    raise typer.Exit(calls.run(_embed(address, tenant, model, lines, output, truncate=truncate, as_json=as_json)))
+    raise typer.Exit(calls.run(_embed(service, model, lines, output, truncate=truncate, as_json=as_json)))
 
 
+@calling
 def classify(
+    service: Service,
     model: Model,
     text: Annotated[str | None, typer.Option("--text", "-t", help="A text.")] = None,
     image: Annotated[Path | None, typer.Option("--image", metavar="FILE", help="PNG, JPEG or WebP.")] = None,
     audio: Annotated[Path | None, typer.Option("--audio", metavar="FILE", help="WAV or FLAC.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=0, help="So many labels; 0: all.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON.")] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """Label a text, an image or a sound.
 
     [bold]millrace classify -m digits --image nine.png[/bold]
     [bold]millrace classify -m spam --text 'You have won!' --json[/bold]
     """
-    asked = _classify(address, tenant, model, text, image, audio, top_k, as_json=as_json)
+    asked = _classify(service, model, text, image, audio, top_k, as_json=as_json)
     raise typer.Exit(calls.run(asked))
 
 
+@calling
 def transcribe(
+    service: Service,
     model: Model,
     audio: Annotated[Path, typer.Argument(metavar="FILE", help="WAV or FLAC.")],
     language: Annotated[str, typer.Option(metavar="TAG", help="As de or en-GB. Unset: the model decides.")] = "",
     times: Annotated[bool, typer.Option("--times", help="A line for each piece, with its place in seconds.")] = False,
-    address: Address = "127.0.0.1:8001",
-    tenant: Tenant = "default",
 ) -> None:
     """Stream the transcript of a sound to standard output.
 
     [bold]millrace transcribe -m speech talk.flac[/bold]
     [bold]millrace transcribe -m speech talk.wav --times[/bold]
     """
-    raise typer.Exit(calls.run(_transcribe(address, tenant, model, audio, language, times=times)))
+    raise typer.Exit(calls.run(_transcribe(service, model, audio, language, times=times)))
 
 
 async def _embed(
-    address: str,
-    tenant: str,
+    service: Service,
     model: str,
     texts: Sequence[str],
     output: Path | None,
@@ -89,8 +89,8 @@ async def _embed(
 ) -> None:
     if output is not None and not output.parent.is_dir():
         raise wrong("--output", f"there is no folder {output.parent}")
-    await calls.models_served(address, tenant)
-    async with AsyncClient(*address.split(","), tenant=tenant) as client:
+    await calls.models_served(service)
+    async with service.client() as client:
         answer = await client.embed(model, texts, truncate=truncate)
     if output is not None:
         save("vectors", answer.array, output)
@@ -103,8 +103,7 @@ async def _embed(
 
 
 async def _classify(
-    address: str,
-    tenant: str,
+    service: Service,
     model: str,
     text: str | None,
     image: Path | None,
@@ -117,8 +116,8 @@ async def _classify(
     if sum(value is not None for value in given.values()) != 1:
         raise wrong("input", f"give one of {', '.join(given)}")
     picture, sound = _read("--image", image), _read("--audio", audio)
-    await calls.models_served(address, tenant)
-    async with AsyncClient(*address.split(","), tenant=tenant) as client:
+    await calls.models_served(service)
+    async with service.client() as client:
         labels = await client.classify(model, text=text, image=picture, audio=sound, top_k=top_k)
     if as_json:
         print(json.dumps([{"name": label.name, "score": label.score} for label in labels]))
@@ -126,11 +125,11 @@ async def _classify(
         Console(highlight=False).print(_table(labels))
 
 
-async def _transcribe(address: str, tenant: str, model: str, audio: Path, language: str, *, times: bool) -> None:
+async def _transcribe(service: Service, model: str, audio: Path, language: str, *, times: bool) -> None:
     sound = _read("FILE", audio) or b""
-    await calls.models_served(address, tenant)
+    await calls.models_served(service)
     async with (
-        AsyncClient(*address.split(","), tenant=tenant) as client,
+        service.client() as client,
         aclosing(client.transcribe(model, sound, language=language)) as segments,
     ):
         async for segment in segments:

@@ -9,6 +9,7 @@ from millrace.client.request import GenerateOptions, Prompt
 from millrace.client.results import Completion, Delta, FinishReason, Part, Usage
 from millrace.client.sync import Client
 from millrace.client.tasks import Embeddings, Label, Segment
+from millrace.client.tls import Tls
 
 __all__ = [
     "Arrays",
@@ -24,5 +25,6 @@ __all__ = [
     "Part",
     "Prompt",
     "Segment",
+    "Tls",
     "Usage",
 ]

@@ -8,14 +8,15 @@ import grpc.aio
 
 from millrace.client.follow import Begin, Numbered, Place, follow
 from millrace.client.frontends import Backoff, Frontend, Frontends
+from millrace.client.metadata import ApiKey, Metadata
 from millrace.client.status import Refusal
+from millrace.client.tls import Tls
 from millrace.errors import Code, Exhausted
 from millrace.v1.job_service_pb2 import CancelJobRequest, Job
 from millrace.v1.job_service_pb2_grpc import JobServiceStub
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Numbered)
-TENANT_KEY = "millrace-tenant"
 UNARY_S = 5.0
 """For one attempt of a call with a single answer that nobody has to compute."""
 CANCEL_S = 1.0
@@ -24,10 +25,19 @@ CANCEL_S = 1.0
 class Calls:
     """One client's calls. `metadata` goes with each of them."""
 
-    def __init__(self, addresses: tuple[str, ...], *, tenant: str, retry_s: float, retry_exhausted: bool) -> None:
-        self._frontends = Frontends(addresses)
+    def __init__(
+        self,
+        addresses: tuple[str, ...],
+        *,
+        tenant: str | None,
+        api_key: ApiKey | None = None,
+        retry_s: float,
+        retry_exhausted: bool,
+        tls: Tls | None = None,
+    ) -> None:
+        self._frontends = Frontends(addresses, tls)
         self._retry_s, self._retry_exhausted = retry_s, retry_exhausted
-        self.metadata = ((TENANT_KEY, tenant),)
+        self.metadata = Metadata(tenant=tenant, api_key=api_key)
 
     def open(self) -> None:
         self._frontends.open()
@@ -42,15 +52,22 @@ class Calls:
         """
         backoff = Backoff(self._retry_s)
         while True:
-            frontend, pause_s = self._frontends.pick(), 0.0
-            try:
-                return await call(frontend)
-            except grpc.aio.AioRpcError as failure:
-                refusal = Refusal(failure)
+            pause_s = 0.0
+            with self._frontends.turn() as frontend:
+                try:
+                    answer = await call(frontend)
+                except grpc.aio.AioRpcError as failure:
+                    refusal = Refusal(failure)
+                else:
+                    frontend.problem = None
+                    return answer
             error = refusal.error
             late = refusal.code is Code.DEADLINE_EXCEEDED and not refusal.details
             if refusal.lost or (late and retry_late):
-                frontend.failed()
+                await frontend.failed(refusal.text)
+                error = frontend.problem or error
+                if self._frontends.hopeless:
+                    raise error
             elif isinstance(error, Exhausted) and self._retry_exhausted:
                 pause_s = error.retry_after_s
             else:
@@ -70,7 +87,8 @@ class Calls:
         """Tells the service that nobody waits for the job any more; failing that, its resume window ends it."""
         try:
             async with asyncio.timeout(CANCEL_S):
-                await self._cancel(self._frontends.pick(), job_id, CANCEL_S)
+                with self._frontends.turn() as frontend:
+                    await self._cancel(frontend, job_id, CANCEL_S)
         except (grpc.aio.AioRpcError, TimeoutError, RuntimeError):
             pass
 

@@ -13,8 +13,10 @@ from millrace.client.calls import UNARY_S, Calls
 from millrace.client.follow import Place
 from millrace.client.frontends import Frontend
 from millrace.client.infer import Arrays, Deadline, Inputs, check_kind, set_job
+from millrace.client.metadata import ApiKey
 from millrace.client.request import GenerateOptions, PriorityName, Prompt, make_job_options, make_request
 from millrace.client.results import Completion, Delta, to_completion, to_delta
+from millrace.client.tls import Tls
 from millrace.client.typed import TypedTasks
 from millrace.oip.inference_pb2 import (
     ModelInferResponse,
@@ -44,12 +46,31 @@ class AsyncClient(TypedTasks):
     A stream that loses its frontend goes on through another, or through the same one when it is back: no delta is
     repeated or left out. It gives up when nothing was received for `retry_s` seconds of trying. With `retry_exhausted`
     it also waits, within the same budget, where the service is full. All calls raise the errors of `millrace.errors`.
+
+    `api_key` says whose calls they are, where the service asks: an API key or a JWT, or a function that is asked for it
+    before each call, must not block, and may give another each time. A service that does not ask takes `tenant`'s word.
+
+    `tls` is how frontends that speak TLS are known: `Tls(ca="ca.crt")`, or True for the authorities that this machine
+    trusts. Entering the client raises ValueError where its files cannot be used.
     """
 
     def __init__(
-        self, *addresses: str, tenant: str = "default", retry_s: float = 30.0, retry_exhausted: bool = False
+        self,
+        *addresses: str,
+        tenant: str | None = None,
+        api_key: ApiKey | None = None,
+        tls: Tls | bool = False,
+        retry_s: float = 30.0,
+        retry_exhausted: bool = False,
     ) -> None:
-        self._calls = Calls(addresses, tenant=tenant, retry_s=retry_s, retry_exhausted=retry_exhausted)
+        self._calls = Calls(
+            addresses,
+            tenant=tenant,
+            api_key=api_key,
+            tls=(Tls() if tls else None) if isinstance(tls, bool) else tls,
+            retry_s=retry_s,
+            retry_exhausted=retry_exhausted,
+        )
         self._metadata = self._calls.metadata
 
     async def __aenter__(self) -> Self:

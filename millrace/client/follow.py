@@ -55,23 +55,27 @@ async def follow(
     Raises what ended the job, what refused it, or Unavailable when the budget is spent.
     """
     while True:
-        frontend = frontends.pick()
-        call = begin(frontend)
-        try:
-            async for result in call:
-                place.advance(result)
-                backoff.renew()
-                yield result
-            place.ended = True
-            return
-        except grpc.aio.AioRpcError as failure:
-            refusal = Refusal(failure)
-        finally:
-            call.cancel()
+        with frontends.turn() as frontend:
+            call = begin(frontend)
+            try:
+                async for result in call:
+                    place.advance(result)
+                    backoff.renew()
+                    frontend.problem = None
+                    yield result
+                place.ended = True
+                return
+            except grpc.aio.AioRpcError as failure:
+                refusal = Refusal(failure)
+            finally:
+                call.cancel()
         place.ended, pause_s = refusal.ended, 0.0
         error = refusal.error
         if refusal.lost:
-            frontend.failed()
+            await frontend.failed(refusal.text)
+            error = frontend.problem or error
+            if frontends.hopeless:
+                raise error
         elif isinstance(error, Exhausted) and retry_exhausted and place.offset == 0:
             pause_s = error.retry_after_s
         else:

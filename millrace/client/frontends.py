@@ -3,10 +3,18 @@
 import asyncio
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import grpc.aio
 
+from millrace.client.diagnosis import diagnose
+from millrace.client.tls import Tls
+from millrace.errors import Unavailable
+
 REST_S = 1.0
+LOOK_S = 1.0
+"""How often TLS' files are looked at, at most."""
 OPTIONS = (
     # The service bounds what it takes, and says so field by field; what it gives was asked for.
     ("grpc.max_receive_message_length", -1),
@@ -26,42 +34,94 @@ OPTIONS = (
 
 
 class Frontend:
-    """One address."""
+    """One address. `credentials`: by TLS."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+    def __init__(self, address: str, tls: Tls | None, credentials: grpc.ChannelCredentials | None) -> None:
+        self._address, self._tls = address, tls
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        else:
+            named = [("grpc.ssl_target_name_override", tls.server_name)] if tls and tls.server_name else []
+            self.channel = grpc.aio.secure_channel(address, credentials, options=[*OPTIONS, *named])
+        self.calls = 0
         self.failed_at = float("-inf")
+        self.problem: Unavailable | None = None
+        """Why it cannot be spoken to, where no other attempt would do better."""
 
-    def failed(self) -> None:
+    async def failed(self, text: str) -> None:
+        """`text` is what gRPC says."""
         self.failed_at = time.monotonic()
+        self.problem = await diagnose(self._address, self._tls, text)
 
 
 class Frontends:
-    """Opens its channels when it is entered."""
+    """Opens its channels when it is opened, and anew when the files of `tls` have changed: a call goes on over the
+    channel that it was begun on."""
 
-    def __init__(self, addresses: tuple[str, ...]) -> None:
+    def __init__(self, addresses: tuple[str, ...], tls: Tls | None = None) -> None:
         if not addresses:
             raise ValueError("a client needs at least one address")
-        self._addresses = addresses
+        self._addresses, self._tls = addresses, tls
         self._frontends: list[Frontend] = []
+        self._left: set[Frontend] = set()
+        self._closing: set[asyncio.Future[None]] = set()
         self._turn = random.randrange(len(addresses))
+        self._state: tuple[object, ...] = ()
+        self._looked_at = float("-inf")
 
     def open(self) -> None:
-        self._frontends = [Frontend(address) for address in self._addresses]
+        """Raises ValueError where TLS cannot use its files."""
+        self._frontends = self._make()
 
     async def close(self) -> None:
-        frontends, self._frontends = self._frontends, []
+        frontends, self._frontends, self._left = {*self._frontends, *self._left}, [], set()
         for frontend in frontends:
             await frontend.channel.close()
+        await asyncio.gather(*self._closing)
 
-    def pick(self) -> Frontend:
-        """The next that has not just failed; where all have, the one that failed first."""
+    @contextmanager
+    def turn(self) -> Iterator[Frontend]:
+        """For one call: the next frontend that has not just failed; where all have, the one that failed first."""
         if not self._frontends:
             raise RuntimeError("the client is not open: use `async with AsyncClient(…)`")
+        self._renew()
         self._turn += 1
         count, rested = len(self._frontends), time.monotonic() - REST_S
         order = [self._frontends[(self._turn + step) % count] for step in range(count)]
-        return next((one for one in order if one.failed_at < rested), min(order, key=lambda one: one.failed_at))
+        frontend = next((one for one in order if one.failed_at < rested), min(order, key=lambda one: one.failed_at))
+        frontend.calls += 1
+        try:
+            yield frontend
+        finally:
+            frontend.calls -= 1
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no attempt at any of them would do better."""
+        return all(one.problem for one in self._frontends)
+
+    def _make(self) -> list[Frontend]:
+        state = self._tls.state() if self._tls is not None else ()
+        credentials = self._tls.credentials() if self._tls is not None else None
+        self._state = state
+        return [Frontend(address, self._tls, credentials) for address in self._addresses]
+
+    def _renew(self) -> None:
+        """Files that cannot be used, as a pair that is half-written, are looked at again; until then all is as it was.
+        A channel that is left is closed after its last call."""
+        if self._tls is None or time.monotonic() < self._looked_at + LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        if self._tls.state() != self._state:
+            with suppress(ValueError):
+                made = self._make()
+                self._left |= set(self._frontends)
+                self._frontends = made
+        for one in [one for one in self._left if not one.calls]:
+            self._left.remove(one)
+            closing = asyncio.ensure_future(one.channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
 
 class Backoff:

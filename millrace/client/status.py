@@ -11,6 +11,7 @@ from millrace.errors import (
     AlreadyExists,
     Code,
     DataLoss,
+    Denied,
     Exhausted,
     InvalidRequest,
     JobFailed,
@@ -58,6 +59,8 @@ class Refusal:
             return JobFailed(self.code, self.text, reason=reason)
         if self.code is Code.RESOURCE_EXHAUSTED:
             return Exhausted(self.text, reason=reason, retry_after_s=self._retry_after_s())
+        if self.code in (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED):
+            return Denied(self.code, self.text, reason=reason)
         if self.code in BY_CODE:
             return BY_CODE[self.code](self.text, reason=reason)
         error = MillraceError(self.text, reason=reason)

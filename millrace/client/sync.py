@@ -8,9 +8,11 @@ from typing import Self, Unpack
 from millrace.client.client import AsyncClient
 from millrace.client.infer import Arrays, Inputs
 from millrace.client.loop import LoopThread
+from millrace.client.metadata import ApiKey
 from millrace.client.request import GenerateOptions, PriorityName, Prompt
 from millrace.client.results import Completion, Delta
 from millrace.client.sync_typed import SyncTypedTasks
+from millrace.client.tls import Tls
 from millrace.oip.inference_pb2 import ModelMetadataResponse, RepositoryIndexResponse
 from millrace.v1.fleet_pb2 import Model, Worker
 from millrace.v1.job_service_pb2 import Job
@@ -30,9 +32,22 @@ class Client(SyncTypedTasks):
     _client: AsyncClient
 
     def __init__(
-        self, *addresses: str, tenant: str = "default", retry_s: float = 30.0, retry_exhausted: bool = False
+        self,
+        *addresses: str,
+        tenant: str | None = None,
+        api_key: ApiKey | None = None,
+        tls: Tls | bool = False,
+        retry_s: float = 30.0,
+        retry_exhausted: bool = False,
     ) -> None:
-        self._client = AsyncClient(*addresses, tenant=tenant, retry_s=retry_s, retry_exhausted=retry_exhausted)
+        self._client = AsyncClient(
+            *addresses,
+            tenant=tenant,
+            api_key=api_key,
+            tls=tls,
+            retry_s=retry_s,
+            retry_exhausted=retry_exhausted,
+        )
         self._loop = LoopThread(self._client)
         self._end = weakref.finalize(self, self._loop.close)
 

@@ -17,7 +17,7 @@ LEAST_S = 10.0
 """Measured seconds below which no verdict is given."""
 COMPARED: tuple[Metric, ...] = ("e2e", "ttft", "tpot", "itl")
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
-FREE = {"name", "address", "http", "tenant"}
+FREE = {"name", "address", "http", "tenant", "tls"}
 """Settings whose difference is not worth a note."""
 
 Verdict = Literal["same", "better", "worse", "too short to say"]

@@ -96,7 +96,13 @@ async def run(scenario: Scenario, watch: Watch = lambda interval: None) -> Resul
 async def find_model(scenario: Scenario) -> Model:
     """Raises NotFound where the service has no such model or version, and MillraceError where there is no service."""
     try:
-        async with AsyncClient(*scenario.addresses, tenant=scenario.tenant, retry_s=FIND_S) as client:
+        async with AsyncClient(
+            *scenario.addresses,
+            tenant=scenario.tenant,
+            api_key=scenario.api_key,
+            tls=scenario.client_tls() or False,
+            retry_s=FIND_S,
+        ) as client:
             models = await client.models()
     except Unavailable as error:
         raise Unavailable(f"no Millrace answers at {scenario.address}: {error.message}", reason=error.reason) from error

@@ -10,12 +10,15 @@
 Flags of `millrace load` win over the file.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from millrace.client.tls import Tls
 
 Task = Literal["generate", "infer", "embed", "classify", "transcribe"]
 TASKS: dict[str, Task] = {
@@ -135,15 +138,26 @@ SLOS: dict[str, Slo] = {
 }
 
 
+class TlsFiles(Setting):
+    """By which the frontends are known, and whoever calls; PEM."""
+
+    ca: Path | None = Field(default=None, description="the authorities that are trusted; unset: this machine's")
+    cert: Path | None = Field(default=None, description="the certificate that is shown")
+    key: Path | None = Field(default=None, description="its key")
+    server_name: str = Field(default="", description="the name in the frontends' certificates; unset: their host")
+
+
 class Scenario(Setting):
     """One run against one service."""
 
     name: str = "load"
     address: str = Field(default="127.0.0.1:8001", description="frontends, HOST:PORT[,…]")
     http: str | None = Field(
-        default=None, description="their /metrics, HOST:PORT[,…]; unset: each address's port + 1; empty: not read"
+        default=None,
+        description="their /metrics, HOST:PORT[,…]; unset: each address's port + 1, or + 2 with TLS; empty: not read",
     )
-    tenant: str = "default"
+    tls: bool | TlsFiles = Field(default=False, description="call by TLS: true, or the files")
+    tenant: str | None = Field(default=None, description="unset: whose the API key in MILLRACE_API_KEY is, or default")
     model: str
     model_version: str = ""
     task: Task | None = Field(default=None, description="unset: by the model's task")
@@ -178,6 +192,17 @@ class Scenario(Setting):
     @property
     def addresses(self) -> list[str]:
         return self.address.split(",")
+
+    @property
+    def api_key(self) -> str | None:
+        """It stands in the environment, which generators inherit: the scenario is part of results, which are shown."""
+        return os.environ.get("MILLRACE_API_KEY")
+
+    def client_tls(self) -> Tls | None:
+        """Raises ValueError where a certificate has no key."""
+        if isinstance(self.tls, bool):
+            return Tls() if self.tls else None
+        return Tls(ca=self.tls.ca, cert=self.tls.cert, key=self.tls.key, server_name=self.tls.server_name)
 
 
 def read_scenario(path: Path, **changes: Any) -> Scenario:
@@ -217,5 +242,9 @@ def _anchor(given: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(requests.get("inputs"), dict):
         inputs = requests["inputs"].items()
         requests["inputs"] = {k: str(folder / v) if isinstance(v, str) else v for k, v in inputs}
-    changed = {name: part for name, part in (("arrivals", arrivals), ("requests", requests)) if part}
+    tls = given.get("tls")
+    files = dict(tls) if isinstance(tls, dict) else {}
+    files |= {name: folder / files[name] for name in ("ca", "cert", "key") if isinstance(files.get(name), str)}
+    parts = (("arrivals", arrivals), ("requests", requests), ("tls", files))
+    changed = {name: part for name, part in parts if part}
     return given | changed

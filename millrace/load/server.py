@@ -12,10 +12,11 @@ EVERY_S = 1.0
 
 
 def metrics_addresses(scenario: Scenario) -> list[str]:
-    """HOST:PORT of each; by default the port after that of gRPC. Raises ValueError for an address without a port."""
+    """HOST:PORT of each; by default the port after that of gRPC, or, with TLS, the one after: metrics are in
+    plaintext. Raises ValueError for an address without a port."""
     if scenario.http is not None:
         return [address for address in scenario.http.split(",") if address]
-    return [_beside(address) for address in scenario.addresses]
+    return [_beside(address, 2 if scenario.tls else 1) for address in scenario.addresses]
 
 
 class Sampling:
@@ -64,8 +65,8 @@ def read(said: Samples, prefix: str, at_s: float) -> ServerSample:
     )
 
 
-def _beside(address: str) -> str:
+def _beside(address: str, step: int) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise ValueError(f"{address!r} is not of the form HOST:PORT")
-    return f"{host}:{int(port) + 1}"
+    return f"{host}:{int(port) + step}"

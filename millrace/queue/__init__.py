@@ -6,11 +6,13 @@ from millrace.queue.durability import Durability, Fast, Replicated
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.mailbox import Inbox, Mailbox
 from millrace.queue.queue import JobQueue
+from millrace.queue.quota import Quota, Quotas
 from millrace.queue.registry import Carried, Indexed, ModelEntry, ModelState, Registry, WorkerEntry
 from millrace.queue.statistics import ModelTotals, Runs, Spent, Statistics
 from millrace.queue.types import (
     Emission,
     End,
+    EndedJob,
     Ending,
     Entry,
     JobRecord,
@@ -33,6 +35,7 @@ __all__ = [
     "Durability",
     "Emission",
     "End",
+    "EndedJob",
     "Ending",
     "Entry",
     "Fast",
@@ -49,6 +52,8 @@ __all__ = [
     "ModelTotals",
     "ModelVersion",
     "Priority",
+    "Quota",
+    "Quotas",
     "Registry",
     "Replicated",
     "Result",

@@ -8,11 +8,13 @@ from millrace.queue.keys import ModelVersion
 
 BLOCK_S = 1
 RETRY_S = 0.1
+PATIENCE_S = 3.0
+"""How long a bell's client waits for an answer: longer than any takes, so that a server that hangs is left."""
 
 
 class Bell:
-    """`redis` is a client of its own, without a read timeout. A bell may ring for nothing, and its silence does not
-    prove that no work waits."""
+    """`redis` is a client of its own, whose timeout is `PATIENCE_S`. A bell may ring for nothing, and its silence does
+    not prove that no work waits."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

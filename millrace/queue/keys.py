@@ -16,6 +16,10 @@ clock in milliseconds.
     mr:statistics                channel frontend → all           none            NONCE: announce what was done, and
     mr:heard:NONCE               string  all → frontend           10 s            add 1 here
     mr:mailbox:FRONTEND          channel scripts → frontend       none            what a script did to watched jobs
+    mr:quota:{TENANT}:rates      hash    frontend → frontend      a minute after  requests, tokens: when the tenant's
+                                                                  it is full      bucket will be full again
+    mr:quota:{TENANT}:jobs       hash    frontend → frontend      deadline + 2 m  MODEL:JOB_ID → what the job has paid;
+                                                                                  see scripts/quota.lua
     …:job:JOB                    hash    scripts → scripts        deadline + 7 d; the job; see scripts/prelude.lua
                                                                   from its end
                                                                   the retention
@@ -50,6 +54,7 @@ clock in milliseconds.
     …:barrier                    string  frontend → replicas      a minute        written before each WAIT
     …:statistics                 hash    all → frontend           each field 1 d  process → expiry and JSON: what it has
                                                                                   done of the model
+    …:untold                     list    scripts → reap           an hour         ends that no worker told of, packed
     …:bell                       list    scripts → worker         a minute        hints that work waits
 """
 
@@ -149,6 +154,11 @@ def heard(nonce: str) -> str:
 
 def statistics(model: ModelVersion) -> str:
     return f"{model.base}statistics"
+
+
+def quota(tenant: str) -> str:
+    """The start of the keys of what a tenant takes."""
+    return f"{PREFIX}quota:{{{tenant}}}:"
 
 
 def mailbox(frontend: str) -> str:

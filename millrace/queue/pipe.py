@@ -12,10 +12,13 @@ from collections import deque
 from typing import Any
 
 import hiredis
+import structlog
 from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+log = structlog.get_logger()
 
 
 class ConnectionLost(RedisConnectionError):
@@ -60,6 +63,7 @@ class Pipe:
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._news = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
+        self._failure = ""
         self.answered_at = 0.0
 
     def ask(self, command: tuple[Any, ...]) -> asyncio.Future[Any]:
@@ -81,7 +85,7 @@ class Pipe:
         """Until the connection is lost."""
         error: Exception = RedisConnectionError("the client was closed")
         try:
-            await self._connection.connect()  # type: ignore[no-untyped-call]
+            await self._connect()
             error = ConnectionLost("the connection broke")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._send())
@@ -98,6 +102,17 @@ class Pipe:
         finally:
             await self._connection.disconnect(nowait=True)
             self._fail(error)
+
+    async def _connect(self) -> None:
+        """Says once why it cannot: a password or a certificate may be wrong."""
+        try:
+            await self._connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            if str(error) != self._failure:
+                log.warning("redis.not_connected", error=str(error))
+            self._failure = str(error)
+            raise
+        self._failure = ""
 
     async def _send(self) -> None:
         while True:

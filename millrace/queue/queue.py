@@ -27,6 +27,7 @@ from millrace.queue.connection import (
 from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
+    EndedJob,
     Ending,
     Entry,
     JobRecord,
@@ -236,14 +237,20 @@ class JobQueue:
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def reap(self, model: ModelVersion) -> None:
-        """Ends what is overdue and requeues lapsed leases."""
-        while await self._script("reap", model, self.limits.lease_ms, REAP_JOBS) == REAP_JOBS:
-            pass
+    async def reap(self, model: ModelVersion) -> list[EndedJob]:
+        """Ends what is overdue and requeues lapsed leases. Answers the jobs that ended without a worker's word, by this
+        call or any other: each is in the answer of one reap, whoever's, and of none where the answer is lost."""
+        ended: list[EndedJob] = []
+        while True:
+            due, ends = await self._script("reap", model, self.limits.lease_ms, REAP_JOBS, REAP_JOBS)
+            ended += [wire.decode_ended(model, end) for end in ends]
+            if due < REAP_JOBS and len(ends) < REAP_JOBS:
+                return ended
 
     async def load(self, model: ModelVersion) -> dict[str, float]:
-        """What waits and runs: jobs, cost, standard_cost (of the classes before BATCH), bytes, running; capacity, the
-        estimated cost that gets done in a second while something waits, 0 where that was never seen."""
+        """What waits and runs: jobs, cost, standard_cost (of the classes before BATCH), interactive_cost, bytes,
+        running; capacity, the estimated cost that gets done in a second while something waits, 0 where that was never
+        seen."""
         load, pace, running = await asyncio.gather(
             self._call(self._redis.hgetall, f"{model.base}load"),
             self._call(self._redis.hgetall, f"{model.base}pace"),

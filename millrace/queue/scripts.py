@@ -11,7 +11,8 @@ from redis.exceptions import NoScriptError
 
 Call = Callable[..., Awaitable[Any]]
 FOLDER = Path(__file__).parent / "scripts"
-PRELUDES = {"claim": (), "announce": (), "command": (), "confirm": (), "submit": ("prelude", "pace", "admission")}
+ALONE = ("announce", "claim", "command", "confirm", "quota")
+PRELUDES = dict.fromkeys(ALONE, ()) | {"submit": ("prelude", "pace", "admission")}
 """What stands before a script; before all others the first two."""
 REFUSED_WHEN_FULL = frozenset({"claim", "submit"})
 """What brings new work; a server whose memory is full still lets all other scripts finish what was begun."""

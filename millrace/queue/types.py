@@ -192,6 +192,26 @@ Entry = Result | Seal | End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndedJob:
+    """A job that was ended by a cancel or by the queue itself: late, unwanted or given up."""
+
+    ref: JobRef
+    task: str
+    code: Code
+    reason: str
+    submit_ms: int
+    first_take_ms: int
+    """0: it was never taken."""
+    end_ms: int
+    attempts: int
+    preemptions: int
+    last_offset: int
+    cost: int
+    """What was done of it."""
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
     """What `inspect` tells of a job."""
 

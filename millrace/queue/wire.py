@@ -10,6 +10,7 @@ from millrace.queue.keys import JobRef, ModelVersion
 from millrace.queue.types import (
     Emission,
     End,
+    EndedJob,
     Ending,
     Entry,
     JobRecord,
@@ -143,9 +144,30 @@ def decode_load(load: dict[bytes, bytes], pace: dict[bytes, bytes]) -> dict[str,
         "jobs": float(load.get(b"jobs", 0)),
         "cost": sum(costs),
         "standard_cost": sum(costs[1:]),
+        "interactive_cost": costs[-1],
         "bytes": float(load.get(b"bytes", 0)),
         "capacity": 1000 * full_cost / full_ms * estimate / cost,
     }
+
+
+def decode_ended(model: ModelVersion, packed: bytes) -> EndedJob:
+    job, task, code, reason, submitted, taken, ended, attempts, preempted, last, cost, trace = msgpack.unpackb(
+        packed, raw=True
+    )
+    return EndedJob(
+        ref=JobRef.parse(model, job.decode()),
+        task=task.decode(),
+        code=Code(code),
+        reason=reason.decode(),
+        submit_ms=submitted,
+        first_take_ms=taken,
+        end_ms=ended,
+        attempts=attempts,
+        preemptions=preempted,
+        last_offset=last,
+        cost=cost,
+        trace=trace.decode(),
+    )
 
 
 def decode_record(ref: JobRef, fields: dict[bytes, bytes]) -> JobRecord:

@@ -5,11 +5,13 @@ import signal
 import sys
 
 from millrace import process
+from services.frontend.security import check_security
 from services.frontend.server import Frontend
 from services.frontend.settings import FrontendSettings
 
 
 async def serve(settings: FrontendSettings) -> None:
+    check_security(settings)
     frontend = Frontend(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from millrace import tracing
 from millrace.errors import AlreadyExists, DataLoss, Exhausted, MillraceError, NotFound, Unavailable
-from millrace.queue import Durability, JobQueue, JobRecord, JobRef, ModelEntry, Result, Submission
+from millrace.queue import Durability, JobQueue, JobRecord, JobRef, ModelEntry, Priority, Result, Submission
 from millrace.queue import history as running
+from services.frontend.access.caller import Caller
+from services.frontend.access.spending import Spending
 from services.frontend.memory import Memory
 from services.frontend.metrics import Metrics
 from services.frontend.models import Models
@@ -21,8 +24,11 @@ class Target:
     """Where a request's job belongs, or is."""
 
     ref: JobRef
+    caller: Caller
     entry: ModelEntry | None = None
     """The model that will run it; None where the job is there already."""
+    priority: Priority = Priority.STANDARD
+    """With which it will be queued."""
 
 
 class Admission:
@@ -40,6 +46,7 @@ class Admission:
         memory: Memory,
         durability: Durability,
         metrics: Metrics,
+        spending: Spending,
         *,
         weights: Mapping[str, float],
         scale_from_zero_s: float,
@@ -47,20 +54,24 @@ class Admission:
         self._queue, self._models, self._readiness = queue, models, readiness
         self._memory, self._durability, self._metrics = memory, durability, metrics
         self._weights, self._scale_from_zero_s = weights, scale_from_zero_s
+        self.spending = spending
 
-    async def resolve(self, tenant: str, job_id: str, request: Asked) -> Target:
+    async def resolve(self, caller: Caller, job_id: str, request: Asked) -> Target:
         """The model that will run the job; or the job itself, where the request only attaches, or where the model takes
-        no new jobs."""
+        no new jobs. Raises Denied where the caller may not use the model, or not with this priority."""
+        tenant = caller.tenant
+        caller.policy.require_model(request.model)
+        priority = caller.policy.grant(request.options.priority)
         self._readiness.require()
         if request.options.position.offset:
-            return Target(ref=await self.attach(tenant, job_id, request.fingerprint))
+            return Target(ref=await self.attach(tenant, job_id, request.fingerprint), caller=caller)
         try:
             entry = await self._models.resolve(
                 request.model, request.model_version, without_workers=self._scale_from_zero_s > 0
             )
         except MillraceError as error:
-            return Target(ref=await self._find_instead(error, tenant, job_id, request))
-        return Target(ref=JobRef(entry.model, tenant, job_id), entry=entry)
+            return Target(ref=await self._find_instead(error, tenant, job_id, request), caller=caller)
+        return Target(ref=JobRef(entry.model, tenant, job_id), caller=caller, entry=entry, priority=priority)
 
     async def submit(
         self,
@@ -76,13 +87,15 @@ class Admission:
 
         Raises:
             Exhausted: a bound is reached, or the job could not make its deadline.
+            InvalidRequest: the request is too large for its tenant, or does not fit the model.
             Unavailable: no worker has come in time, or the job is not kept.
         """
         if target.entry is None:
             return target.ref
         valid = request.against(target.entry)
+        target.caller.policy.require_size(len(valid.payload))
         try:
-            self._memory.admit(request.options.priority, len(valid.payload))
+            self._memory.admit(target.priority, len(valid.payload))
         except Exhausted as error:
             return await self._find_instead(error, target.ref.tenant, target.ref.job_id, request)
         submission = Submission(
@@ -91,20 +104,25 @@ class Admission:
             payload=valid.payload,
             task=valid.task,
             cost=valid.cost,
-            priority=request.options.priority,
-            weight=self._weights.get(target.ref.tenant, 1.0),
+            priority=target.priority,
+            weight=self._weight_of(target.caller),
             timeout_ms=timeout_ms,
             resume_window_ms=request.options.resume_window_ms,
             wanted_to_deadline=wanted_to_deadline,
             retained=retained,
             watcher=watcher,
+            trace=tracing.current().traceparent,
             worker_within_ms=None if self._models.is_served(target.entry) else round(1000 * self._scale_from_zero_s),
         )
-        ref = await self._queue.submit(submission)
+        ref = await self.spending.submit(target.caller, submission)
         if not await self._durability.holds(ref):
             raise Unavailable("the queue has lost the job", reason="JOB_LOST")
         self._metrics.submitted.inc()
         return ref
+
+    def _weight_of(self, caller: Caller) -> float:
+        own = caller.policy.weight
+        return self._weights.get(caller.tenant, 1.0) if own is None else own
 
     async def _find_instead(self, error: MillraceError, tenant: str, job_id: str, request: Asked) -> JobRef:
         """The job that the request has started before, though it could not start one now. Raises `error` where there is

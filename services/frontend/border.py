@@ -9,8 +9,12 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
+from millrace import tracing
 from millrace.errors import Code, Exhausted, MillraceError, Unavailable
+from services.frontend.access.caller import Caller
+from services.frontend.access.gate import Gate
 from services.frontend.call import Call, Context, GrpcCall
+from services.frontend.flight import trailer
 from services.frontend.metrics import Metrics
 from services.frontend.reading import Reading
 from services.frontend.status import DETAILS_KEY, Unexpected, to_status
@@ -34,16 +38,16 @@ log = structlog.get_logger()
 class Border:
     """Makes gRPC methods, which take and give serialised messages, of behaviours that know nothing of gRPC."""
 
-    def __init__(self, metrics: Metrics, slow_reader_s: float) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, slow_reader_s: float, gate: Gate) -> None:
+        self._metrics, self._gate = metrics, gate
         self._slow_reader_s = slow_reader_s
         self._readings: set[Reading] = set()
 
-    def unary(self, name: str, behaviour: Unary) -> Method:
-        """A behaviour that has serialised its answer already gives bytes."""
+    def unary(self, name: str, behaviour: Unary, *, admin: bool = False) -> Method:
+        """A behaviour that has serialised its answer already gives bytes. `admin`: only administrators may call it."""
 
         async def answer(request: bytes, context: Context) -> bytes:
-            message = await self._serve(name, behaviour, request, context)
+            message = await self._serve(name, behaviour, request, context, admin)
             return message if isinstance(message, bytes) else message.SerializeToString()
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -80,22 +84,48 @@ class Border:
         for reading in self._readings:
             reading.stop()
 
+    def admit(self, call: GrpcCall) -> Caller:
+        """Who calls, as of now: of a call that lasts it may be asked again. Raises Denied."""
+        return self._gate.admit(call.credentials)
+
     def count_refusal(self, error: MillraceError) -> None:
         """Of a call, or of one request of a call that has many."""
         self._metrics.refused.labels(error.reason).inc()
 
     async def _serve(
-        self, name: str, behaviour: Callable[[R, GrpcCall], Awaitable[T]], request: R, context: Context
+        self,
+        name: str,
+        behaviour: Callable[[R, GrpcCall], Awaitable[T]],
+        request: R,
+        context: Context,
+        admin: bool = False,
     ) -> T:
-        call, code = GrpcCall(context, self._slow_reader_s), Code.CANCELLED
+        call = GrpcCall(context, self._slow_reader_s)
+        about: tracing.Attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+        with tracing.serving(name, call.metadata(tracing.KEY, ""), about):
+            return await self._answer(name, behaviour, request, call, context, admin)
+
+    async def _answer(
+        self,
+        name: str,
+        behaviour: Callable[[R, GrpcCall], Awaitable[T]],
+        request: R,
+        call: GrpcCall,
+        context: Context,
+        admin: bool,
+    ) -> T:
+        code, reason = Code.CANCELLED, ""
         try:
+            call.caller = self.admit(call)
+            if admin:
+                call.caller.policy.require_admin()
             answer = await behaviour(request, call)
             if call.ended:
-                context.set_trailing_metadata(ENDED)
+                context.set_trailing_metadata((*ENDED, *trailer(call.flight)))
             code = Code.OK
             return answer
         except MillraceError as error:
-            code = error.code
+            code, reason = error.code, error.reason
             self.count_refusal(error)
             await self._abort(call, context, error)
         except grpc.aio.InternalError as error:
@@ -106,13 +136,16 @@ class Border:
             await self._abort(call, context, Unexpected())
         finally:
             self._metrics.calls.labels(name, code.name).inc()
+            told: tracing.Attributes = {"rpc.response.status_code": code.name, "millrace.job_id": call.job_id}
+            tracing.answered(tracing.current(), code, reason, told)
 
     async def _abort(self, call: Call, context: Context, error: MillraceError) -> NoReturn:
         status = to_status(error)
-        trailer = (ENDED if call.ended else ()) + _pushback(call, error) + ((DETAILS_KEY, status.SerializeToString()),)
+        ended, details = ENDED if call.ended else (), (DETAILS_KEY, status.SerializeToString())
+        told = (*ended, *_pushback(call, error), *trailer(call.flight), details)
         try:
             async with asyncio.timeout(ABORT_S):
-                await context.abort(STATUS_CODES[error.code], status.message, trailer)
+                await context.abort(STATUS_CODES[error.code], status.message, told)
         except (TimeoutError, grpc.aio.InternalError) as lost:
             raise asyncio.CancelledError("the caller takes no status") from lost
 

@@ -3,17 +3,19 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import grpc.aio
 
-from millrace.errors import Exhausted, InvalidRequest, Violation
-from millrace.queue.keys import TENANT_PATTERN
+from millrace.errors import Exhausted
+from millrace.v1.job_pb2 import Timing
+from services.frontend import flight
+from services.frontend.access.caller import Caller
+from services.frontend.access.credentials import Credentials
 from services.frontend.tracing import Trace
 
-TENANT_KEY = "millrace-tenant"
 JOB_ID_KEY = "millrace-job-id"
-DEFAULT_TENANT = "default"
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -21,22 +23,27 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 class Call(ABC):
     """Made at a border for each request. `ended` says that the job itself has ended, which the border then tells."""
 
+    caller: Caller
+    """Set by the border, before anything else is done for the call."""
+
     def __init__(self, slow_reader_s: float) -> None:
         self.slow_reader_s = slow_reader_s
         self.since = time.monotonic()
         self.job_id = ""
         self.ended = False
         self.trace: Trace | None = None
-
-    @property
-    @abstractmethod
-    def tenant(self) -> str:
-        """Raises InvalidRequest where it is not a tenant's name."""
+        self.flight: Timing | None = None
+        """The flight record of the call's job, once it has ended and where it is wanted."""
 
     @property
     @abstractmethod
     def remaining_s(self) -> float | None:
         """Until the caller's deadline; None where it has none."""
+
+    @property
+    def wants_flight(self) -> bool:
+        """Whether the caller has asked for the job's flight record."""
+        return False
 
     @abstractmethod
     async def begin(self) -> None:
@@ -64,18 +71,22 @@ class GrpcCall(Call):
         self._context = context
 
     @property
-    def tenant(self) -> str:
-        return check_tenant(self.metadata(TENANT_KEY, DEFAULT_TENANT))
+    def credentials(self) -> Credentials:
+        """What the caller's metadata say of who it is."""
+        return Credentials.of(self._metadata)
 
     @property
     def remaining_s(self) -> float | None:
         remaining: float | None = self._context.time_remaining()
         return remaining
 
+    @property
+    def wants_flight(self) -> bool:
+        return self.metadata(flight.KEY, "") == flight.WANTED
+
     def metadata(self, key: str, default: str) -> object:
         """What the caller's metadata say first: text, or bytes where the key ends in -bin."""
-        metadata: Any = self._context.invocation_metadata() or ()
-        return next((value for name, value in metadata if name == key), default)
+        return next((value for name, value in self._metadata if name == key), default)
 
     async def begin(self) -> None:
         """From here on gRPC itself retries nothing: a call with one answer begins when it has it."""
@@ -84,9 +95,7 @@ class GrpcCall(Call):
     async def write(self, message: bytes) -> None:
         await self._context.write(message)
 
-
-def check_tenant(tenant: object) -> str:
-    """Raises InvalidRequest where it is not a tenant's name."""
-    if not isinstance(tenant, str) or not TENANT_PATTERN.fullmatch(tenant):
-        raise InvalidRequest([Violation(TENANT_KEY, f"must match {TENANT_PATTERN.pattern}")])
-    return tenant
+    @property
+    def _metadata(self) -> Iterable[tuple[str, Any]]:
+        told: Any = self._context.invocation_metadata()
+        return told or ()

@@ -26,14 +26,15 @@ class Fleet:
     def methods(self, border: Border) -> dict[str, Method]:
         return {
             "ListModels": border.unary(f"{SERVICE}/ListModels", self.list_models),
-            "ListWorkers": border.unary(f"{SERVICE}/ListWorkers", self.list_workers),
+            "ListWorkers": border.unary(f"{SERVICE}/ListWorkers", self.list_workers, admin=True),
         }
 
-    async def list_models(self, _raw: bytes, _call: Call) -> ListModelsResponse:
+    async def list_models(self, _raw: bytes, call: Call) -> ListModelsResponse:
         self._readiness.require()
         versions: dict[str, list[ModelEntry]] = defaultdict(list)
         for entry in await self._models.models():
-            versions[entry.name].append(entry)
+            if call.caller.policy.allows(entry.name):
+                versions[entry.name].append(entry)
         models = [self._model(name, entries) for name, entries in sorted(versions.items())]
         return ListModelsResponse(models=await asyncio.gather(*models))
 

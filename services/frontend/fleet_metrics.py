@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from millrace.errors import MillraceError
+from millrace.exposition import Alias, Relabel
 from millrace.queue import JobQueue, ModelTotals, ModelVersion, Statistics
 from services.frontend.fleet import estimated_wait_s
 from services.frontend.models import Models
@@ -59,10 +60,41 @@ COUNTERS: tuple[tuple[str, str, Value], ...] = (
     ("millrace_model_runs", "runs (steps, where it generates) of the fleet", lambda now: now.totals.runs),
     ("millrace_model_run_rows", "rows (sequences, where it generates) in the fleet's runs", lambda now: now.run_rows),
 )
+COSTS: tuple[tuple[str, Value], ...] = (
+    ("interactive", lambda now: now.load["interactive_cost"]),
+    ("standard", lambda now: now.load["standard_cost"] - now.load["interactive_cost"]),
+    ("batch", lambda now: now.load["cost"] - now.load["standard_cost"]),
+)
+"""By priority class."""
+
+
+def _relabel(model_label: str) -> Relabel:
+    def relabel(labels: Mapping[str, str]) -> dict[str, str]:
+        model = ModelVersion.parse(labels["model"])
+        return {model_label: model.name, "version": model.version}
+
+    return relabel
+
+
+THE_FLEETS = "the whole fleet's, and the same on each frontend: take max, not sum"
+ALIASES = (
+    Alias(
+        name="vllm:num_requests_waiting",
+        of="millrace_queue_waiting_jobs",
+        difference=THE_FLEETS + "; of models of each kind",
+        relabel=_relabel("model_name"),
+    ),
+    Alias(
+        name="nv_inference_pending_request_count",
+        of="millrace_queue_waiting_jobs",
+        difference=THE_FLEETS,
+        relabel=_relabel("model"),
+    ),
+)
 
 
 class FleetMetrics(Collector):
-    """Collects, on any thread, what the last `refresh` has read: nothing where Redis did not answer it."""
+    """Collects, on any thread, what the last `refresh` has read: nothing of the fleet where Redis did not answer it."""
 
     def __init__(self, queue: JobQueue, models: Models, statistics: Statistics, readiness: Readiness) -> None:
         self._queue, self._models, self._statistics, self._readiness = queue, models, statistics, readiness
@@ -81,23 +113,9 @@ class FleetMetrics(Collector):
                 self._now = await self._read_in_time() if self._readiness.redis_answers else {}
 
     def collect(self) -> Iterator[Metric]:
-        if not (models := self._now):
-            return
-        for name, text, value in GAUGES:
-            gauge = GaugeMetricFamily(name, text, labels=["model"])
-            _fill(gauge, models, value)
-            yield gauge
-        for name, text, value in COUNTERS:
-            counter = CounterMetricFamily(name, text, labels=["model"])
-            _fill(counter, models, value)
-            yield counter
-        jobs = CounterMetricFamily(
-            "millrace_model_jobs", "jobs that have ended, in the fleet", labels=["model", "outcome"]
-        )
-        for model, now in models.items():
-            for outcome in ("success", "failure", "cancelled"):
-                jobs.add_metric([model, outcome], getattr(now.totals, outcome).count)
-        yield jobs
+        yield from _states(self._readiness)
+        if self._now:
+            yield from _of_the_fleet(self._now)
 
     async def _read_in_time(self) -> Mapping[str, ModelNow]:
         try:
@@ -116,6 +134,45 @@ class FleetMetrics(Collector):
             name: ModelNow(ready_workers=ready[name], load=load, totals=totals[model])
             for (name, model), load in zip(models.items(), loads, strict=True)
         }
+
+
+def _states(readiness: Readiness) -> Iterator[Metric]:
+    """This frontend's own."""
+    for name, text, holds in (
+        ("ready", "1: it serves; as at /readyz", readiness.ready),
+        ("redis_up", "1: Redis answers", readiness.redis_answers),
+        (
+            "mailbox_up",
+            "1: subscribed to what workers write; else results come by reading logs",
+            readiness.mailbox_subscribed,
+        ),
+    ):
+        yield GaugeMetricFamily(f"millrace_frontend_{name}", text, value=holds)
+
+
+def _of_the_fleet(models: Mapping[str, ModelNow]) -> Iterator[Metric]:
+    for name, text, value in GAUGES:
+        gauge = GaugeMetricFamily(name, text, labels=["model"])
+        _fill(gauge, models, value)
+        yield gauge
+        yield from (alias.family(gauge) for alias in ALIASES if alias.of == name)
+    for name, text, value in COUNTERS:
+        counter = CounterMetricFamily(name, text, labels=["model"])
+        _fill(counter, models, value)
+        yield counter
+    costs = GaugeMetricFamily(
+        "millrace_queue_waiting_cost",
+        "what waits in the fleet, in tokens or rows, by its class",
+        labels=["model", "priority"],
+    )
+    jobs = CounterMetricFamily("millrace_model_jobs", "jobs that have ended, in the fleet", labels=["model", "outcome"])
+    for model, now in models.items():
+        for priority, value in COSTS:
+            costs.add_metric([model, priority], value(now) or 0.0)
+        for outcome in ("success", "failure", "cancelled"):
+            jobs.add_metric([model, outcome], getattr(now.totals, outcome).count)
+    yield costs
+    yield jobs
 
 
 def _fill(family: GaugeMetricFamily | CounterMetricFamily, models: Mapping[str, ModelNow], value: Value) -> None:

@@ -1,66 +1,18 @@
-"""Plain HTTP beside gRPC, in the same event loop: /metrics, /healthz and /readyz, and, where they are on, OpenAI's API
-and the page."""
+"""HTTP beside gRPC, in the same event loop; in plaintext, or by TLS."""
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import ssl
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from millrace.errors import Unavailable
-from services.frontend.models import Models
-from services.frontend.readiness import Readiness
 
 LINGER_S = 1
 """How long connections may take to end at the drain; how much longer than a call one may stand that nobody reads."""
-
-
-def make_app(
-    registry: CollectorRegistry,
-    refresh: Callable[[], Awaitable[None]],
-    readiness: Readiness,
-    models: Models,
-    openai: ASGIApp | None = None,
-    page: Sequence[BaseRoute] = (),
-) -> Starlette:
-    """`refresh` is called before each collection of the registry."""
-
-    async def metrics(_: Request) -> Response:
-        await refresh()
-        text = await asyncio.to_thread(generate_latest, registry)
-        return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-    async def healthz(_: Request) -> Response:
-        return JSONResponse({"alive": True})
-
-    async def readyz(_: Request) -> Response:
-        """503 while the frontend cannot serve; a model without workers does not make it unready, but is told."""
-        try:
-            workers = await models.ready_workers() if readiness.redis_answers else {}
-        except Unavailable:
-            workers = {}
-        answer = {
-            "ready": readiness.ready,
-            "redis": readiness.redis_answers,
-            "mailbox": readiness.mailbox_subscribed,
-            "draining": readiness.draining,
-            "models": {model: {"ready_workers": count} for model, count in workers.items()},
-        }
-        return JSONResponse(answer, status_code=200 if readiness.ready else 503)
-
-    routes: list[BaseRoute] = [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
-    if openai is not None:
-        routes.append(Mount("/v1", openai))
-    return Starlette(routes=[*routes, *page])
 
 
 class Connection(H11Protocol):
@@ -99,7 +51,7 @@ class Connection(H11Protocol):
 class HttpServer(uvicorn.Server):
     """Listens from its making on; leaves signals alone."""
 
-    def __init__(self, app: Starlette, address: str, slow_reader_s: float) -> None:
+    def __init__(self, app: Starlette, address: str, slow_reader_s: float, tls: ssl.SSLContext | None = None) -> None:
         connection = type("StallingConnection", (Connection,), {"stall_s": slow_reader_s + LINGER_S})
         config = uvicorn.Config(
             app,
@@ -109,6 +61,7 @@ class HttpServer(uvicorn.Server):
             http=connection,
             ws="none",
             timeout_graceful_shutdown=LINGER_S,
+            ssl_context_factory=None if tls is None else lambda *_: tls,
         )
         super().__init__(config)
         host, _, port = address.rpartition(":")

@@ -5,12 +5,14 @@ import uuid
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
+from millrace import tracing
 from millrace.errors import Code
 from millrace.queue import Ending, JobQueue, JobRecord, JobRef, Result, State, history
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, Job
 from services.frontend.admission import Admission, job_unknown
 from services.frontend.border import Border, Method
 from services.frontend.call import Call
+from services.frontend.flight import timing_of
 from services.frontend.parse import check_job_id, decode, parse_watch
 from services.frontend.relay import Encode, Relays
 from services.frontend.rules import Bounds
@@ -45,10 +47,12 @@ class Jobs:
     async def submit(self, raw: bytes, call: Call) -> Job:
         request = parse_submit(raw, self._bounds)
         call.job_id = request.options.job_id or uuid.uuid4().hex
-        target = await self._admission.resolve(call.tenant, call.job_id, request)
-        ref = await self._admission.submit(
-            target, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
-        )
+        target = await self._admission.resolve(call.caller, call.job_id, request)
+        with tracing.within("submit", "PRODUCER") as span:
+            span.note({"millrace.job_id": call.job_id, "gen_ai.request.model": target.ref.model.name})
+            ref = await self._admission.submit(
+                target, request, timeout_ms=request.options.timeout_ms, retained=True, wanted_to_deadline=True
+            )
         job = await self._describe(ref)
         await call.begin()
         return job
@@ -67,12 +71,13 @@ class Jobs:
         request = decode(CancelJobRequest, raw, self._bounds.max_request_bytes)
         record = await self._find(request.job_id, call)
         await self._queue.end(record.ref, CANCELLED)
+        await self._admission.spending.settle(call.caller, record.ref)
         return await self._describe(record.ref)
 
     async def _find(self, job_id: str, call: Call) -> JobRecord:
         check_job_id(job_id)
         call.job_id = job_id
-        return await self._admission.find(call.tenant, job_id)
+        return await self._admission.find(call.caller.tenant, job_id)
 
     async def _describe(self, ref: JobRef) -> Job:
         record = await self._queue.inspect(ref)
@@ -90,6 +95,7 @@ def describe(record: JobRecord) -> Job:
         attempts=record.attempts,
         submit_time=_timestamp(record.submit_ms),
         deadline_time=_timestamp(record.deadline_ms),
+        timing=timing_of(record),
     )
     if record.ending is not None:
         job.end_time.CopyFrom(_timestamp(record.end_ms))

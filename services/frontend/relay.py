@@ -10,11 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 
+from millrace import tracing
 from millrace.errors import Code, DataLoss, JobFailed, MillraceError, Unavailable
+from millrace.exposition import exemplar
 from millrace.queue import Durability, End, Ending, Entry, JobQueue, JobRef, Result, Seal
 from millrace.queue import history as running
 from services.frontend.admission import Admission, Target
 from services.frontend.call import Call
+from services.frontend.flight import read_flight
 from services.frontend.interest import Interest, Stream
 from services.frontend.metrics import Metrics
 from services.frontend.parse import Asked, Position, ValidOptions
@@ -59,13 +62,15 @@ class Relays:
         options, resolved = request.options, time.monotonic()
         stream.wanted, stream.retained = True, bool(options.job_id or options.resume_window_ms)
         try:
-            ref = await self._admission.submit(
-                target,
-                request,
-                timeout_ms=_timeout_ms(options, call.remaining_s),
-                retained=stream.retained,
-                watcher=self.watcher,
-            )
+            with tracing.within("submit", "PRODUCER") as span:
+                span.note({"millrace.job_id": target.ref.job_id, "gen_ai.request.model": target.ref.model.name})
+                ref = await self._admission.submit(
+                    target,
+                    request,
+                    timeout_ms=_timeout_ms(options, call.remaining_s),
+                    retained=stream.retained,
+                    watcher=self.watcher,
+                )
         except MillraceError as error:
             stream.wanted = isinstance(error, Unavailable)
             raise
@@ -89,7 +94,7 @@ class Relays:
         async def send(result: Result, body: bytes) -> None:
             await call.send(encode(result, body))
 
-        await self._relay(call, stream, history, send)
+        await self._relay(call, stream, history, send, attached=attached)
 
     async def single(self, call: Call, stream: Stream, ref: JobRef, *, attached: bool) -> bytes:
         """The one result of a job that gives one, without its history. Raises the job's own ending."""
@@ -99,22 +104,37 @@ class Relays:
         async def keep(_: Result, body: bytes) -> None:
             answers.append(body[: -running.FIELD_BYTES])
 
-        await self._relay(call, stream, running.EMPTY, keep)
+        await self._relay(call, stream, running.EMPTY, keep, attached=attached)
         if len(answers) != 1:
             raise JobFailed(
                 Code.INTERNAL, f"the job gave {len(answers)} results instead of one", reason="RESULTS_WRONG"
             )
         return answers[0]
 
-    async def _relay(self, call: Call, stream: Stream, history: bytes, send: Send) -> None:
+    async def _relay(self, call: Call, stream: Stream, history: bytes, send: Send, *, attached: bool) -> None:
         try:
-            ending = await Relay(self._queue, self._durability, self._metrics, call, stream, history, send).run()
+            with tracing.within("relay") as span:
+                if attached and span.is_recorded:
+                    await self._link(span, stream)
+                ending = await Relay(self._queue, self._durability, self._metrics, call, stream, history, send).run()
         finally:
             if call.trace is not None:
                 call.trace.write()
         call.ended = True
+        if call.wants_flight:
+            call.flight = await read_flight(self._queue, stream.ref)
+        await self._admission.spending.settle(call.caller, stream.ref)
         if ending.code is not Code.OK:
             raise from_ending(ending)
+
+    async def _link(self, span: tracing.Span, stream: Stream) -> None:
+        """Of a call that may have come back to its job: where it goes on, and the trace in which the job runs."""
+        if stream.offset:
+            span.happened("resumed", {"millrace.offset": stream.offset})
+        record = await self._queue.inspect(stream.ref)
+        context = tracing.Context.parse(record.trace) if record is not None else None
+        if context is not None and context.trace_id != span.trace_id:
+            span.link(context)
 
 
 class Relay:
@@ -209,7 +229,9 @@ class Relay:
         self._stream.offset = result.offset
         self._metrics.results.inc()
         if not self._delivered:
-            self._metrics.first_result.observe(time.monotonic() - self._call.since)
+            span = tracing.current()
+            self._metrics.first_result.observe(time.monotonic() - self._call.since, exemplar(span.traceparent))
+            span.happened("first result")
             if self._call.trace is not None:
                 self._call.trace.mark("first_result")
         self._delivered += 1

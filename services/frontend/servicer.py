@@ -30,7 +30,7 @@ async def serve(request: ValidRequest, call: Call, admission: Admission, relays:
     """resolve → open an inbox → submit → relay, for any task whose results are a stream."""
     options = request.options
     call.job_id = options.job_id or uuid.uuid4().hex
-    target = await admission.resolve(call.tenant, call.job_id, request)
+    target = await admission.resolve(call.caller, call.job_id, request)
     with relays.open(target.ref) as stream:
         ref = await relays.submit(call, stream, target, request)
         await relays.run(call, stream, ref, options.position, lambda _, body: body, attached=bool(options.job_id))

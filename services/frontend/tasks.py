@@ -42,8 +42,8 @@ class Tasks:
     async def answer(self, request: ValidRequest, call: Call) -> bytes:
         """resolve → open an inbox → submit → the one result, which the worker has serialised; or an equal request's."""
         call.job_id = request.options.job_id or uuid.uuid4().hex
-        target = await self._admission.resolve(call.tenant, call.job_id, request)
-        cached = await self._cache.look_up(call.tenant, target.entry, request)
+        target = await self._admission.resolve(call.caller, call.job_id, request)
+        cached = await self._cache.look_up(call.caller.tenant, target.entry, request)
         if cached.answer is not None:
             return without_job(request.task, cached.answer)
         with self._relays.open(target.ref) as stream:

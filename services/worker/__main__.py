@@ -5,6 +5,7 @@ import signal
 import sys
 
 from millrace import process
+from millrace.security import check_closed
 from services.worker.settings import WorkerSettings
 from services.worker.worker import Worker
 
@@ -13,6 +14,7 @@ GIL_SWITCH_S = 0.0005
 
 
 async def serve(settings: WorkerSettings) -> None:
+    check_closed(settings)
     worker = Worker(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

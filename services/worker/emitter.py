@@ -10,8 +10,8 @@ from millrace.errors import Unavailable
 from millrace.queue import Emission, JobQueue, JobRef, ModelVersion, Verdict
 from millrace.v1.job_pb2 import Timing
 from services.worker.metrics import ModelMetrics
-from services.worker.results import Ended, Held, emissions, merge
-from services.worker.telling import tell
+from services.worker.results import Held, emissions, merge
+from services.worker.telling import tell, trace_lease
 
 MERGED_STEPS = 64
 """Steps that may merge behind an unanswered emit before the engine pauses."""
@@ -134,16 +134,10 @@ class Emitter:
             if emission.offset:
                 self._metrics.results.inc()
             if emission.ending is not None:
-                ended = Ended(
-                    lease=held.lease,
-                    ending=emission.ending,
-                    timing=Timing.FromString(emission.timing),
-                    usage=held.usage,
-                    results=held.offset,
-                    cost=held.cost,
-                )
+                ended = held.ended(emission.ending, Timing.FromString(emission.timing))
                 self._metrics.ended(ended)
                 tell(ended)
+                trace_lease(held, self._worker_id, "ended", ended.ending)
                 self._jobs.ended(emission.token)
         if shortened:
             await self._hand_back(shortened)

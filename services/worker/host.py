@@ -18,13 +18,15 @@ from millrace.engine import Engine, Output, Work
 from millrace.errors import Code, Unavailable
 from millrace.queue import Emission, Ending, JobQueue, Lease, ModelVersion, Taken, Verdict
 from millrace.queue.bell import Bell
+from millrace.telemetry import about
 from services.worker import preemption
 from services.worker.device import Device, Turn
 from services.worker.emitter import Emitter
 from services.worker.loading import load
 from services.worker.metrics import ModelMetrics
-from services.worker.results import Held
+from services.worker.results import Held, timing_of
 from services.worker.statistics import Ledger
+from services.worker.telling import tell, tell_asked, trace_lease, trace_take
 
 INCOMPLETE = Ending(
     code=Code.DATA_LOSS, reason="JOB_INCOMPLETE", message="the job's request or results are no longer there"
@@ -103,7 +105,7 @@ class ModelHost:
         await self.emitter.written()
         rest = [(held.lease.ref, held.lease.token, held.cost) for held in self.held.values()]
         for lease in list(self.held):
-            self.drop(lease)
+            self.drop(lease, "drained")
         await self.emitter.flushed()
         if rest:
             log.info("jobs.released", model=str(self.model), jobs=len(rest))
@@ -181,9 +183,9 @@ class ModelHost:
         """Others have the places of these jobs; they wait in the queue again."""
         for lease in leases:
             if (held := self.held.get(lease)) is not None:
-                log.debug("job.preempted", job_id=held.lease.ref.job_id, offset=held.offset)
+                log.debug("job.preempted", **about(held.lease.ref, held.lease.trace), offset=held.offset)
                 self._metrics.preemptions.inc()
-                self.drop(lease)
+                self.drop(lease, "preempted")
 
     async def _wait_for_room(self) -> None:
         looks = any(preemption.may_give_way(held) for held in self.held.values())
@@ -197,6 +199,7 @@ class ModelHost:
         for lease in taken.leases:
             self.held[lease.token] = Held(lease=lease, offset=lease.last_offset, history=lease.history)
             self._ledger.taken(lease)
+            trace_take(lease)
         self._metrics.taken.inc(len(taken.leases))
         self._loading = len(taken.leases)
         try:
@@ -205,6 +208,7 @@ class ModelHost:
                 if work is None:
                     await self._give_up(lease)
                 else:
+                    tell_asked(lease, work)
                     await self._add(work)
                 self._loading -= 1
         finally:
@@ -227,12 +231,20 @@ class ModelHost:
 
     async def _give_up(self, lease: Lease) -> None:
         """Ends a job that cannot be continued; one that has ended already is left as it is."""
+        held = self.held.get(lease.token) or Held(lease=lease, offset=lease.last_offset, history=lease.history)
+        timing = timing_of(held, self._worker_id)
         self._ledger.failed(lease.token)
-        self.drop(lease.token)
+        self.drop(lease.token, "incomplete")
+        end = Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE, timing=timing.SerializeToString())
         try:
-            await self._queue.emit(self.model, [Emission(ref=lease.ref, token=lease.token, ending=INCOMPLETE)])
+            (verdict,) = await self._queue.emit(self.model, [end])
         except Unavailable as error:
-            log.warning("job.left_to_lapse", job_id=lease.ref.job_id, error=error.message)
+            log.warning("job.left_to_lapse", **about(lease.ref, lease.trace), error=error.message)
+            return
+        if verdict in (Verdict.OK, Verdict.DUPLICATE):
+            ended = held.ended(INCOMPLETE, timing)
+            self._metrics.ended(ended)
+            tell(ended)
 
     # ── step ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,6 +301,9 @@ class ModelHost:
         """Back on the event loop. What belongs to a lease that was dropped meanwhile is left out."""
         self._freed.set()
         self._ledger.ran(outputs, began, ended)
+        for output in outputs:
+            if (held := self.held.get(output.lease)) is not None and not held.first_output_at:
+                held.started_at = self._ledger.began_at(output.lease) or held.started_at
         self.emitter.put([output for output in outputs if output.lease in self.held])
 
     # ── keep, lose, end ──────────────────────────────────────────────────────────────────────────────────────────
@@ -311,19 +326,21 @@ class ModelHost:
 
     def refused(self, lease: str, verdict: Verdict) -> None:
         if (held := self.held.get(lease)) is not None:
-            log.info("job.dropped", job_id=held.lease.ref.job_id, verdict=verdict.value)
+            log.info("job.dropped", **about(held.lease.ref, held.lease.trace), verdict=verdict.value)
             self._metrics.dropped(verdict)
             if verdict is Verdict.UNWANTED or (verdict is Verdict.LOST and not self._may_have_lapsed(held)):
                 self._ledger.cancelled(lease)
-            self.drop(lease)
+            self.drop(lease, verdict.value)
 
     def _may_have_lapsed(self, held: Held) -> bool:
         """A lease that was lost before it can have lapsed is that of a job that the queue has ended."""
         return time.monotonic() - max(held.taken_at, self._renewed_at) > self._queue.limits.lease_ms / 2000
 
-    def drop(self, lease: str) -> None:
-        if self.held.pop(lease, None) is None:
+    def drop(self, lease: str, how: str) -> None:
+        """Lets go of a job that others may go on with; `how`, as telling.py has it."""
+        if (held := self.held.pop(lease, None)) is None:
             return
+        trace_lease(held, self._worker_id, how)
         self._ledger.dropped(lease)
         self.emitter.forget(lease)
         self._engine.abort(lease)

@@ -13,7 +13,9 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+
+from millrace.exposition import expose
 
 AT_ONCE = 16
 """Connections; further ones are closed."""
@@ -21,17 +23,18 @@ PATIENCE_S = 5.0
 """How long a connection may be silent."""
 POLL_S = 0.1
 log = structlog.get_logger()
-Page = Callable[[], tuple[int, str, bytes]]
+Page = Callable[[str], tuple[int, str, bytes]]
+"""Given the Accept header."""
 Report = Callable[[], tuple[bool, dict[str, object]]]
 
 
 def make_pages(registry: CollectorRegistry, alive: Report, ready: Report) -> dict[str, Page]:
     """By path. Reports answer whether it is so, and what is told of it."""
 
-    def metrics() -> tuple[int, str, bytes]:
-        return 200, CONTENT_TYPE_LATEST, generate_latest(registry)
+    def metrics(accept: str) -> tuple[int, str, bytes]:
+        return 200, *expose(registry, accept)
 
-    return {"/metrics": metrics, "/healthz": lambda: _told(*alive()), "/readyz": lambda: _told(*ready())}
+    return {"/metrics": metrics, "/healthz": lambda _: _told(*alive()), "/readyz": lambda _: _told(*ready())}
 
 
 def _told(good: bool, answer: dict[str, object]) -> tuple[int, str, bytes]:
@@ -88,7 +91,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         page = self.server.pages.get(self.path.partition("?")[0])
-        status, kind, body = page() if page else (404, "text/plain", b"not here\n")
+        status, kind, body = page(self.headers.get("Accept", "")) if page else (404, "text/plain", b"not here\n")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -7,6 +7,7 @@ import structlog
 from millrace.engine import Work
 from millrace.errors import Unavailable
 from millrace.queue import End, JobQueue, Lease, Result, Seal
+from millrace.telemetry import about
 
 RETRY_S = 0.1
 LOG_PAGE = 256
@@ -24,7 +25,8 @@ async def load(queue: JobQueue, lease: Lease) -> Work | None:
             await asyncio.sleep(RETRY_S)
             continue
         if request is None or len(results) != lease.last_offset:
-            log.warning("job.incomplete", job_id=lease.ref.job_id, results=len(results), last=lease.last_offset)
+            told = about(lease.ref, lease.trace)
+            log.warning("job.incomplete", **told, results=len(results), last=lease.last_offset)
             return None
         return Work(
             lease=lease.token,

@@ -1,26 +1,28 @@
 """What one worker counts, served at /metrics."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import Counter, Gauge, Histogram
 
+from millrace.errors import Code
+from millrace.exposition import Aliases, make_registry
 from millrace.queue import ModelTotals, ModelVersion, Verdict
+from services.worker.aliases import aliases
+from services.worker.engine_series import EngineSeries, Read
+from services.worker.job_series import JobSeries
 from services.worker.results import Ended
+from services.worker.run_series import RunSeries
 from services.worker.statistics import Totals
 
 STEP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-Read = Callable[[], Mapping[str, float]]
 
 
 class Metrics:
     """All series of one worker, in a registry of its own. They are read on any thread."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = make_registry()
         self._jobs = self._gauge("jobs_running", "jobs that this worker holds")
         self._free_slots = self._gauge("free_slots", "room for further jobs")
         self._taken = self._counter("jobs_taken", "jobs leased from the queue")
@@ -42,12 +44,27 @@ class Metrics:
             "for how long the oldest step that runs has been running; 0 where none does",
             registry=self.registry,
         )
+        self._ready = Gauge(
+            "millrace_worker_ready", "1: it serves, and Redis answers; as at /readyz", registry=self.registry
+        )
+        self._of_jobs = JobSeries(self.registry)
         self._totals: dict[ModelVersion, Totals] = {}
-        self._engines = EngineCounters()
-        self.registry.register(self._engines)
+        self._engines, runs = EngineSeries(), RunSeries(self.statistics)
+        sources = (self._jobs, self._ended, *self._of_jobs.histograms, self._engines)
+        for collector in (self._engines, runs, Aliases(sources, aliases(self._generates))):
+            self.registry.register(collector)
 
     def of(self, model: ModelVersion) -> "ModelMetrics":
         name = str(model)
+        observe = self._of_jobs.of(name)
+        self._ended.labels(name, Code.OK.name)
+        for verdict in (Verdict.LOST, Verdict.UNWANTED, Verdict.GAP):
+            self._dropped.labels(name, verdict.value)
+
+        def ended(job: Ended) -> None:
+            self._ended.labels(name, job.ending.code.name).inc()
+            observe(job)
+
         return ModelMetrics(
             jobs=self._jobs.labels(name),
             free_slots=self._free_slots.labels(name),
@@ -56,19 +73,22 @@ class Metrics:
             results=self._results.labels(name),
             steps=self._steps.labels(name),
             totals=self._totals.setdefault(model, Totals()),
-            ended=lambda ended: self._ended.labels(name, ended.ending.code.name).inc(),
+            ended=ended,
             dropped=lambda verdict: self._dropped.labels(name, verdict.value).inc(),
         )
 
     def statistics(self) -> dict[ModelVersion, ModelTotals]:
         """What this process has done, by model, those included that it serves no more."""
-        return {model: totals.read() for model, totals in self._totals.items()}
+        return {model: totals.read() for model, totals in list(self._totals.items())}
 
     def watch_device(self, stalled_s: Callable[[], float]) -> None:
         self._stall.set_function(stalled_s)
 
-    def watch_engine(self, model: ModelVersion, counters: Read) -> None:
-        self._engines.add(str(model), counters)
+    def watch_readiness(self, ready: Callable[[], bool]) -> None:
+        self._ready.set_function(ready)
+
+    def watch_engine(self, model: ModelVersion, counters: Read, gauges: Read = dict) -> None:
+        self._engines.add(str(model), counters, gauges)
 
     def forget(self, model: ModelVersion) -> None:
         """Of a model that is served no more, what tells of the moment goes, and with it all that holds its engine; what
@@ -76,6 +96,10 @@ class Metrics:
         self._jobs.remove(str(model))
         self._free_slots.remove(str(model))
         self._engines.remove(str(model))
+
+    def _generates(self, model: str) -> bool:
+        totals = self._totals.get(ModelVersion.parse(model))
+        return totals is not None and totals.generates
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"millrace_worker_{name}", text, ["model"], registry=self.registry)
@@ -98,26 +122,3 @@ class ModelMetrics:
     """What frontends tell of the model."""
     ended: Callable[[Ended], None]
     dropped: Callable[[Verdict], None]
-
-
-class EngineCounters(Collector):
-    """What engines count of themselves: each name becomes millrace_engine_NAME_total, by model."""
-
-    def __init__(self) -> None:
-        self._sources: dict[str, Read] = {}
-
-    def add(self, model: str, counters: Read) -> None:
-        self._sources[model] = counters
-
-    def remove(self, model: str) -> None:
-        self._sources.pop(model, None)
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        families: dict[str, CounterMetricFamily] = {}
-        for model, read in list(self._sources.items()):
-            for name, value in read().items():
-                if name not in families:
-                    text = "counted by the engine; see its documentation"
-                    families[name] = CounterMetricFamily(f"millrace_engine_{name}", text, labels=["model"])
-                families[name].add_metric([model], value)
-        return families.values()

@@ -36,10 +36,15 @@ class Held:
         """Whether it has had a result under this lease, so that a death of the worker is not blamed on it."""
         return self.offset > self.lease.last_offset
 
+    def ended(self, ending: Ending, timing: Timing) -> "Ended":
+        return Ended(
+            lease=self.lease, ending=ending, timing=timing, usage=self.usage, results=self.offset, cost=self.cost
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A job whose end this worker has written to its log."""
+    """A job that this worker has ended: its end is in its log."""
 
     lease: Lease
     ending: Ending
@@ -90,7 +95,7 @@ def _emission(held: Held, output: Output, worker_id: str) -> Emission:
     result = output.result() if callable(output.result) else output.result
     if result is not None:
         held.first_output_at = held.first_output_at or time.monotonic()
-    timing = _timing(held, worker_id) if output.last else None
+    timing = timing_of(held, worker_id) if output.last else None
     serialised = timing.SerializeToString() if timing is not None else b""
     if result is None:
         lease = held.lease
@@ -131,7 +136,8 @@ def _ending(failure: Failure | None) -> Ending:
     return Ending(code=failure.code, reason=failure.reason, message=failure.message, field=failure.field)
 
 
-def _timing(held: Held, worker_id: str) -> Timing:
+def timing_of(held: Held, worker_id: str) -> Timing:
+    """Where a job's time went that ends now."""
     lease = held.lease
     timing = Timing(attempts=lease.attempts, preemptions=lease.preemptions, worker_id=worker_id)
     timing.queued.FromMilliseconds(max(lease.first_take_ms - lease.submit_ms, 0))
@@ -142,4 +148,5 @@ def _timing(held: Held, worker_id: str) -> Timing:
 
 
 def _nanoseconds(since: float, until: float) -> int:
-    return max(int((until - since) * 1e9), 0)
+    """0 where it has not come so far."""
+    return max(int((until - since) * 1e9), 0) if since and until else 0

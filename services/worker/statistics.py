@@ -46,6 +46,7 @@ class Totals:
     """What this process has done of one model version, however often it was loaded."""
 
     def __init__(self) -> None:
+        self.generates = False
         self.rows = self.runs = 0
         self.last_run_at = 0.0
         """In seconds since 1970."""
@@ -65,7 +66,7 @@ class Totals:
             compute_input=self.compute_input.spent(),
             compute_infer=self.compute_infer.spent(),
             compute_output=self.compute_output.spent(),
-            batches={size: runs.runs() for size, runs in self.sizes.items()},
+            batches={size: runs.runs() for size, runs in list(self.sizes.items())},
         )
 
 
@@ -93,6 +94,7 @@ class Ledger:
 
     def __init__(self, totals: Totals, *, generates: bool) -> None:
         self._totals, self._generates = totals, generates
+        totals.generates = generates
         self._jobs: dict[str, _Job] = {}
         self._fresh = set[str]()
         """Of jobs that generate, those that no step has begun with."""
@@ -129,6 +131,11 @@ class Ledger:
         runs.count += 1
         runs.input_s += input_s
         runs.infer_s += ended - began
+
+    def began_at(self, token: str) -> float:
+        """When the first run began that the job was part of, by the monotonic clock; 0: not yet."""
+        job = self._jobs.get(token)
+        return job.began_at if job is not None else 0.0
 
     def ended(self, token: str) -> None:
         """The job's end is in its log."""

@@ -26,7 +26,8 @@ from millrace.queue import (
     WorkerEntry,
     connect,
 )
-from millrace.queue.connection import Redis
+from millrace.queue.connection import Redis, Server
+from millrace.telemetry import tell_ended_job
 from services.worker import repository
 from services.worker.device import EXECUTION_PROVIDERS, Device, device_name
 from services.worker.http import HttpServer, make_pages
@@ -56,6 +57,7 @@ class Worker:
         self._device = Device()
         self._metrics = Metrics()
         self._metrics.watch_device(self._device.stalled_s)
+        self._metrics.watch_readiness(lambda: self._tell_ready()[0])
         self._seen_at = time.monotonic()
         self._device_kind = repository.resolve_device(settings.device)
         source = open_source(settings.models, settings.model_cache.expanduser())
@@ -75,13 +77,14 @@ class Worker:
 
     async def run(self) -> None:
         """Serves until stopped, then drains. An exception group holds LookupError where no model can be served. Raises
-        ValueError where there is no such address to serve at."""
+        ValueError where there is no such address to serve at, or Redis cannot be what the settings say."""
+        redis = self._settings.redis_server()
         async with AsyncExitStack() as stack:
             if self._settings.http_address:
                 self._serve_http(stack)
-            calls = await stack.enter_async_context(connect(self._settings.redis_url))
+            calls = await stack.enter_async_context(connect(redis))
             async with asyncio.TaskGroup() as tasks:
-                self._build(calls, tasks)
+                self._build(redis, calls, tasks)
                 running = [tasks.create_task(task) for task in self._background()]
                 serving = tasks.create_task(self._serve())
                 await self._stop.wait()
@@ -92,7 +95,7 @@ class Worker:
                 for task in running:
                     task.cancel()
 
-    def _build(self, calls: Redis, tasks: asyncio.TaskGroup) -> None:
+    def _build(self, redis: Server, calls: Redis, tasks: asyncio.TaskGroup) -> None:
         settings = self._settings
         self._queue, self._registry = JobQueue(calls, settings.limits()), Registry(calls)
         self._statistics = Statistics(calls, settings.worker_id)
@@ -102,7 +105,7 @@ class Worker:
             threads=settings.threads,
             unload_s=settings.unload_s,
         )
-        self._hosting = Hosting(self._queue, settings.redis_url, self._device, self._metrics, settings.worker_id, tasks)
+        self._hosting = Hosting(self._queue, redis, self._device, self._metrics, settings.worker_id, tasks)
         budget = Budget(settings.memory_bytes)
         life = Lifecycle(place, self._hosting, budget, repository.load, self._queue, self._registry, self._announce)
         plan = Plan(repository=settings.repository, load=names(settings.load), poll_s=settings.poll_s)
@@ -181,7 +184,8 @@ class Worker:
 
     async def _reap(self) -> None:
         for model in {host.model for host in self._hosting.hosts}:
-            await self._queue.reap(model)
+            for job in await self._queue.reap(model):
+                tell_ended_job(job)
 
     async def _watch_device(self) -> None:
         """Ends the process when a step hangs: its leases then lapse, and other workers go on with the jobs."""

@@ -1,77 +1,69 @@
 """Experiment 13, promise P10: everything is restarted, one process after the other, under a steady load.
 
-    streams        AsyncClient's, whose resume loop is the one that every client example ships
-    unary calls    plain channels with the published service config: one that knows every frontend, and one that knows a
-                   single address in front of them, whose connection stays where it is until the frontend closes it
+    streams        AsyncClient's, and those of generated clients in Python and JavaScript, by the loop that every client
+                   example ships
+    unary calls    plain channels with the published service config, in Python and JavaScript: one that knows every
+                   frontend, and one that knows a single address in front of them, whose connection stays where it is
+                   until the frontend closes it
     bare calls     the same without the config; what they lose is what the config is for
 
-Each process gets SIGTERM, ends with 0, and is started anew at its old address before the next one's turn. Redis (with
-its append-only file) comes last and is away for a second. Nothing of it may be seen: no call fails, no stream ends
-early, loses or repeats a result.
+Each process gets SIGTERM, ends with 0, and is started anew at its old address before the next one's turn. Redis comes
+last: its replica, which is away for a second, and, after a fail-over to that, the other. With `durability=replicated`
+nothing of it may be seen: no call fails, no stream ends early, loses or repeats a result.
 """
 
 import asyncio
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from millrace import AsyncClient
-from millrace.errors import MillraceError
 from tests.chaos.balancer import Balancer
 from tests.chaos.experiment import Outcome, Scale, percentile
-from tests.chaos.unary import DIGITS, Callers, published, told
+from tests.chaos.generated import NodeLoad, node_load, python_stubs
+from tests.chaos.load import Load, callers, through
+from tests.chaos.pair import Pair, pair
+from tests.chaos.unary import DIGITS, Answers, Callers, published, told
 from tests.chaos.verdict import endings, judge
-from tests.processes import Service, Valkey
+from tests.processes import Service
 from tests.stub_models import write_stub
-from tests.survival.fleet import Fleet, Transcript, fleet, stream
+from tests.survival.fleet import Fleet, Transcript, fleet
 
-STREAMS, TOKENS, STEP_MS = 16, 150, 20
-RATE, BARE_RATE = 40.0, 20.0
-"""Operations a second of each group of callers."""
+STREAMS, GENERATED_STREAMS, TOKENS, STEP_MS = 6, 3, 75, 40
+"""AsyncClient's, and those of each language."""
+RATE, NODE_RATE, BARE_RATE = 15.0, 7.5, 7.5
+"""Operations a second of each channel."""
 DRAIN_S = 1.0
 """Shorter than a stream, so that streams do change their frontend and their worker."""
 REDIS_AWAY_S = 1.0
 SETTLE_S = 0.3
+LAST_S = 60.0
+"""What Node's last calls may take."""
 
 
 @dataclass(kw_only=True)
-class Round:
-    """What is under way while processes restart."""
+class Seen:
+    """What all callers have seen."""
 
-    running: Fleet
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    seen: list[Transcript] = field(default_factory=list)
-    restarts: int = 0
-    failures: list[str] = field(default_factory=list)
+    loads: list[Load]
+    node: NodeLoad
+    groups: list[Callers]
+    bare: Callers
 
-    async def follow(self, number: int, client: AsyncClient) -> None:
-        """One generation after the other until the restarts are over."""
-        while not self.over.is_set():
-            transcript = Transcript(job_id=f"stream-{number}-{len(self.seen)}", prompt="go on")
-            self.seen.append(transcript)
-            try:
-                await stream(client, transcript, "stub", max_tokens=TOKENS)
-            except MillraceError as error:
-                transcript.code, transcript.reason = error.code, error.reason
+    @property
+    def streams(self) -> list[Transcript]:
+        return [*(one for load in self.loads for one in load.seen), *self.node.seen.values()]
 
-    async def restart_all(self, rounds: int) -> None:
-        try:
-            for _ in range(rounds):
-                for service in (*self.running.frontends, *self.running.workers):
-                    await self._restart(service)
-                await self._restart(self.running.valkey, away_s=REDIS_AWAY_S)
-        finally:
-            self.over.set()
+    @property
+    def answers(self) -> list[Answers]:
+        return [*(group.answers for group in self.groups), self.node.answers]
 
-    async def _restart(self, process: Service | Valkey, away_s: float = 0.0) -> None:
-        await asyncio.sleep(SETTLE_S)
-        code = await asyncio.to_thread(process.stop)
-        if code != 0:
-            self.failures.append(f"a process ended with {code}:\n{process.log[-2000:]}")
-        await asyncio.sleep(away_s)
-        await asyncio.to_thread(process.start)
-        self.restarts += 1
+    @property
+    def latencies(self) -> list[float]:
+        return [latency for answers in self.answers for latency in answers.latencies]
 
 
 async def run(scale: Scale) -> Outcome:
@@ -79,56 +71,98 @@ async def run(scale: Scale) -> Outcome:
     with TemporaryDirectory() as folder:
         write_stub(Path(folder), step_ms=STEP_MS)
         shutil.copytree(DIGITS, Path(folder) / "digits")
-        async with (
-            Valkey(durable=True) as valkey,
-            fleet(
-                Path(folder), frontends=frontends, workers=workers, valkey=valkey, MILLRACE_DRAIN_S=str(DRAIN_S)
-            ) as running,
-            Balancer(running.addresses) as balancer,
-        ):
-            every = f"ipv4:{','.join(running.addresses)}"
-            callers = [Callers("all", every, published()), Callers("one", balancer.address, published())]
-            bare = Callers("bare", every, (("grpc.enable_retries", 0),))
-            this = Round(running=running)
-            await _load(this, callers, bare, rounds)
-            counts, failures = await judge(running, this.seen)
-    return _outcome(this, callers, bare, counts, failures)
+        async with pair() as redis:
+            environment = {
+                "MILLRACE_REDIS_URL": redis.url,
+                "MILLRACE_DURABILITY": "replicated",
+                "MILLRACE_DRAIN_S": str(DRAIN_S),
+            }
+            async with fleet(
+                Path(folder), frontends=frontends, workers=workers, valkey=redis.primary, **environment
+            ) as running:
+                async with _load(running, scale.of(120, 600)) as seen:
+                    restarts, failures = await _restart_all(running, redis, rounds)
+                running.valkey = redis.primary
+                counts, differences = await judge(running, seen.streams)
+    return _outcome(seen, restarts, counts, [*failures, *differences])
 
 
-async def _load(this: Round, callers: list[Callers], bare: Callers, rounds: int) -> None:
-    async with AsyncClient(*this.running.addresses) as client, asyncio.TaskGroup() as tasks:
-        for number in range(STREAMS):
-            tasks.create_task(this.follow(number, client))
-        for group in callers:
-            tasks.create_task(group.run(RATE, this.over))
-        tasks.create_task(bare.run(BARE_RATE, this.over))
-        tasks.create_task(this.restart_all(rounds))
+@asynccontextmanager
+async def _load(running: Fleet, within_s: float) -> AsyncIterator[Seen]:
+    """Callers of each kind, until the block ends; waits for their last calls. Streams may take `within_s` in all."""
+    every, over = f"ipv4:{','.join(running.addresses)}", asyncio.Event()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        balancer = await enter(Balancer(running.addresses))
+        client = await enter(AsyncClient(*running.addresses))
+        follow = await enter(python_stubs(running.addresses, TOKENS))
+        one = f"ipv4:{balancer.address}"
+        groups = [Callers("all", every, published()), Callers("one", one, published())]
+        bare = Callers("bare", every, (("grpc.enable_retries", 0),))
+        tasks = await enter(asyncio.TaskGroup())
+        loads = [
+            await enter(callers(through(client, TOKENS), "ours", STREAMS, within_s=within_s)),
+            await enter(callers(follow, "python", GENERATED_STREAMS, within_s=within_s)),
+        ]
+        load = {"streams": GENERATED_STREAMS, "tokens": TOKENS, "rate": NODE_RATE}
+        node = await enter(node_load([every, one], running.addresses, last_s=LAST_S, **load))
+        for group in groups:
+            tasks.create_task(group.run(RATE, over))
+        tasks.create_task(bare.run(BARE_RATE, over))
+        stack.callback(_end, loads, over)
+        yield Seen(loads=loads, node=node, groups=groups, bare=bare)
 
 
-def _outcome(
-    this: Round, callers: list[Callers], bare: Callers, counts: dict[str, int], failures: list[str]
-) -> Outcome:
-    failures = [
-        *this.failures,
-        *failures,
-        *endings(this.seen, TOKENS),
-        *(line for group in callers for line in told(group)),
-    ]
-    if not bare.answers.failures:
-        failures.append("the bare calls saw no restart either: nothing was tried")
-    latencies = [latency for group in callers for latency in group.answers.latencies]
-    stalls = [transcript.stall_s for transcript in this.seen]
-    running = this.running
+def _end(loads: list[Load], over: asyncio.Event) -> None:
+    """No call is begun any more."""
+    for load in loads:
+        load.stopping = True
+    over.set()
+
+
+async def _restart_all(running: Fleet, redis: Pair, rounds: int) -> tuple[int, list[str]]:
+    """How many processes were restarted, and what each said that did not end well."""
+    failures = []
+    services = (*running.frontends, *running.workers)
+    for _ in range(rounds):
+        for service in services:
+            failures += await _restart(service)
+        await asyncio.sleep(SETTLE_S)
+        await redis.restart(REDIS_AWAY_S)
+        await asyncio.sleep(SETTLE_S)
+    return rounds * (len(services) + 2), failures
+
+
+async def _restart(service: Service) -> list[str]:
+    await asyncio.sleep(SETTLE_S)
+    code = await asyncio.to_thread(service.stop)
+    failures = [f"a process ended with {code}:\n{service.log[-2000:]}"] if code != 0 else []
+    await asyncio.to_thread(service.start)
+    return failures
+
+
+def _outcome(seen: Seen, restarts: int, counts: dict[str, int], failures: list[str]) -> Outcome:
+    for name, answers in zip((*(group.name for group in seen.groups), "node"), seen.answers, strict=True):
+        failures += told(name, answers)
+    failures += endings(seen.streams, TOKENS)
+    stalls = [transcript.stall_s for transcript in seen.streams]
+    without = f"; without Node: {seen.node.missing}" if seen.node.missing else ""
     return Outcome(
-        done=f"SIGTERM and start of {len(running.frontends)} frontends, {len(running.workers)} workers and Redis, "
-        f"{this.restarts} restarts; {STREAMS} streams and {2 * RATE:g} operations a second beside them",
+        done=f"{restarts} restarts of frontends, workers and both servers of Redis, and a fail-over between these; "
+        f"{STREAMS} streams of AsyncClient, {GENERATED_STREAMS} of each generated client, and unary calls{without}",
         counts=counts
-        | {"restarts": this.restarts, "unary calls": len(latencies)}
-        | {"failed": sum(len(group.answers.failures) for group in callers), "bare failed": len(bare.answers.failures)},
+        | {
+            "of Node": len(seen.node.seen),
+            "on several workers": sum(one.attempts > 1 for one in seen.streams),
+            "restarts": restarts,
+        }
+        | {"unary calls": len(seen.latencies), "of Node's": len(seen.node.answers.latencies)}
+        | {"failed": sum(len(answers.failures) for answers in seen.answers)}
+        | {"bare failed": len(seen.bare.answers.failures)},
         figures={
-            "unary p50": f"{1000 * percentile(latencies, 0.5):.0f} ms",
-            "p99": f"{percentile(latencies, 0.99):.2f} s",
-            "slowest": f"{max(latencies):.2f} s",
+            "unary p50": f"{1000 * percentile(seen.latencies, 0.5):.0f} ms",
+            "p99": f"{percentile(seen.latencies, 0.99):.2f} s",
+            "slowest": f"{max(seen.latencies):.2f} s",
             "longest stall": f"{max(stalls):.2f} s",
         },
         failures=tuple(failures),

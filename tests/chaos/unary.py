@@ -114,7 +114,7 @@ class Callers:
         return job.job_id == job_id and job.state in (Job.STATE_WAITING, Job.STATE_RUNNING, Job.STATE_SUCCEEDED)
 
     async def _cancel(self, number: int) -> bool:
-        job_id = await self._submit(number, max_tokens=10_000)
+        job_id = await self._submit(number, max_tokens=1_000)
         job = await self._timed(self._jobs.CancelJob(CancelJobRequest(job_id=job_id), timeout=DEADLINE_S))
         return job.job_id == job_id and job.state == Job.STATE_CANCELLED
 
@@ -130,10 +130,10 @@ class Callers:
         return [model.name for model in answer.models] == ["digits", "stub"]
 
 
-def told(group: Callers) -> list[str]:
+def told(name: str, answers: Answers) -> list[str]:
     """A sentence where not every operation has succeeded."""
-    failures = group.answers.failures
+    failures = answers.failures
     if not failures:
         return []
     kinds = sorted(set(failures))
-    return [f"{len(failures)} operations of {group.name} failed: {'; '.join(kinds[:TOLD])}"]
+    return [f"{len(failures)} operations of {name} failed: {'; '.join(kinds[:TOLD])}"]

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from rich.console import Console, RenderableType
 
+from millrace import AsyncClient
 from millrace.cli.top.cells import number, seconds, size, sparkline, words
 from millrace.cli.top.columns import shares
 from millrace.cli.top.command import metrics_addresses
@@ -253,7 +254,8 @@ async def test_the_view_lives_on_while_a_frontend_goes_and_comes_back(redis_url:
     async with frontend(redis_url) as stays, AsyncExitStack() as leaving:
         goes = await leaving.enter_async_context(frontend(redis_url))
         grpc_address, http_address = goes.grpc_address, goes.http_address
-        async with Reader([grpc_address, stays.grpc_address], [http_address, stays.http_address], "default") as reader:
+        clients = [AsyncClient(address, retry_s=0) for address in (grpc_address, stays.grpc_address)]
+        async with Reader(clients, [http_address, stays.http_address]) as reader:
             before = await reader.read()
             await generate(grpc_address, worker)
             now = await reader.read()

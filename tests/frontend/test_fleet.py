@@ -22,7 +22,8 @@ from millrace.v1 import fleet_pb2
 from millrace.v1.fleet_pb2 import ListModelsRequest, ListWorkersRequest
 from millrace.v1.fleet_pb2_grpc import FleetServiceStub
 from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
-from services.frontend.server import SERVICES, Frontend
+from services.frontend.rpc import SERVICES
+from services.frontend.server import Frontend
 from tests.eventually import eventually
 from tests.frontend.playing import Generation, Worker, frontend, read, request, texts
 

@@ -12,7 +12,9 @@ from millrace.errors import Code, MillraceError
 from millrace.oip.inference_pb2 import ModelInferRequest, ModelMetadataRequest, ModelReadyRequest
 from millrace.v1.generation_pb2 import GenerateRequest
 from millrace.v1.job_service_pb2 import CancelJobRequest, GetJobRequest, SubmitJobRequest, WatchJobRequest
-from services.frontend.call import TENANT_KEY, Context, GrpcCall
+from services.frontend.access.credentials import TENANT as TENANT_KEY
+from services.frontend.access.gate import OpenGate
+from services.frontend.call import Context, GrpcCall
 from services.frontend.oip.infer import AskedInfer, parse_infer
 from services.frontend.parse import Asked, Position, ValidRequest, check_job_id, decode, parse_generate, parse_watch
 from services.frontend.rules import Bounds
@@ -208,7 +210,7 @@ class Tenants(Target):
         text = data.decode("latin-1")
         call = GrpcCall(cast(Context, Metadata((("x", "y"), (f"{TENANT_KEY}-bin", data), (TENANT_KEY, text)))), 1.0)
         try:
-            tenant = call.tenant
+            tenant = OpenGate().admit(call.credentials).tenant
         except MillraceError as error:
             contracts.check_refusal(error, Code.INVALID_ARGUMENT)
             return False

@@ -13,7 +13,7 @@ MODEL = ModelVersion("story", "1")
 def submission(job_id: str, **fields: Any) -> Submission:
     """A small job of tenant `a` that is wanted to its deadline."""
     defaults: dict[str, Any] = {"fingerprint": "1" * 32, "payload": b"request", "cost": 10, "wanted_to_deadline": True}
-    ref = JobRef(MODEL, fields.pop("tenant", "a"), job_id)
+    ref = JobRef(fields.pop("model", MODEL), fields.pop("tenant", "a"), job_id)
     return Submission(ref=ref, **(defaults | {"retained": True} | fields))
 
 

@@ -33,7 +33,9 @@ class Job:
     epoch: int = 0
     attempts: int = 0
     strikes: int = 0
+    preemptions: int = 0
     first_take_ms: int = 0
+    timing: bytes = b""
     spent: int = 0
     charged: int = 0
     log: list[Entry] = field(default_factory=list)
@@ -83,16 +85,22 @@ class Job:
 
 
 Post = tuple[str, Result | End]
+Told = tuple[str, Code, str, int, int]
+"""A job that no worker has ended: its name, code, reason, attempts and last offset."""
+UNTOLD_MS = 3_600_000
 
 
 class Ledger:
-    """One model's jobs at the time `now`. `posts` collects, by frontend, what must be in their mailboxes."""
+    """One model's jobs at the time `now`. `posts` collects, by frontend, what must be in their mailboxes,
+    `untold` what the next reap must tell."""
 
     def __init__(self, limits: Limits, now: int) -> None:
         self.limits, self.now = limits, now
         self.jobs: dict[str, Job] = {}
         self.shares = {priority: FairShare() for priority in Priority}
         self.posts: dict[str, list[Post]] = {}
+        self.untold: list[Told] = []
+        self.untold_until = 0
         self.last_reap: int | None = None
         self.amnesty_until = 0
 
@@ -165,6 +173,9 @@ class Ledger:
         job.log.append(end)
         self._post(job, end)
         job.watchers = {}
+        if not job.ender:
+            self.untold.append((job.name, ending.code, ending.reason, job.attempts, job.last))
+            self.untold_until = self.now + UNTOLD_MS
 
     def _post(self, job: Job, entry: Result | End) -> None:
         for frontend in job.watchers:

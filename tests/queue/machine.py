@@ -207,6 +207,8 @@ class QueueMachine(RuleBasedStateMachine):
                 last_offset=lease.last_offset,
                 history=lease.history,
                 priority=lease.priority,
+                preemptions=lease.preemptions,
+                trace=lease.trace,
             )
             for lease in taken.leases
         ]
@@ -255,6 +257,7 @@ class QueueMachine(RuleBasedStateMachine):
             offset=offset,
             history=self.written.to_bytes(8, "big"),
             result=f"{held.worker} {self.written}".encode(),
+            timing=f"timing {self.written}".encode(),
             cost=cost,
         )
 
@@ -313,8 +316,9 @@ class QueueMachine(RuleBasedStateMachine):
     def reap(self) -> None:
         def step() -> None:
             order = self._due_order()
-            self.ask(self.queue.reap(MODEL))
-            self.oracle.reap(order)
+            ended = self.ask(self.queue.reap(MODEL))
+            told = [(job.ref.job, job.code, job.reason, job.attempts, job.last_offset) for job in ended]
+            same("reap", sorted(told), sorted(self.oracle.reap(order)))
 
         self.do(step)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from millrace.queue.queue import CLAIM_MS
 from millrace.queue.types import Emission, Ending, Limits, Priority, Result, Seal, Seen, State, Submission, Verdict
-from tests.queue.ledger import ABANDONED, LATE, MAX_ATTEMPTS, MAX_STRIKES, POISON, WORN_OUT, Job, Ledger
+from tests.queue.ledger import ABANDONED, LATE, MAX_ATTEMPTS, MAX_STRIKES, POISON, WORN_OUT, Job, Ledger, Told
 
 ROOM = {Priority.INTERACTIVE: 1.0, Priority.STANDARD: 0.8, Priority.BATCH: 0.5}
 
@@ -26,6 +26,8 @@ class Leased:
     last_offset: int
     history: bytes
     priority: Priority
+    preemptions: int
+    trace: str
 
 
 Offer = tuple[str, str, int]
@@ -51,6 +53,7 @@ class Oracle(Ledger):
         self.claims = {name: claim for name, claim in self.claims.items() if claim[2] > self.now}
         self._hold = self._hold if self._hold[1] > self.now else ("", 0)
         self._takes = {worker: take for worker, take in self._takes.items() if take[4] > self.now}
+        self.untold = self.untold if self.untold_until > self.now else []
 
     # ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -200,6 +203,7 @@ class Oracle(Ledger):
         self._release(self.jobs[name], token, cost)
         if not self.jobs[name].ending:
             self.jobs[name].attempts -= 1
+            self.jobs[name].preemptions += 1
         return token
 
     def _end_head_if_useless(self, job: Job) -> bool:
@@ -216,7 +220,17 @@ class Oracle(Ledger):
         job.first_take_ms = job.first_take_ms or self.now
         self._charge(job, max(job.submission.cost, job.spent))
         job.log.append(Seal(last_offset=job.last, epoch=job.epoch, holder=worker))
-        return Leased(job.name, job.epoch, job.strikes, job.attempts, job.last, job.history, job.priority)
+        return Leased(
+            job=job.name,
+            epoch=job.epoch,
+            strikes=job.strikes,
+            attempts=job.attempts,
+            last_offset=job.last,
+            history=job.history,
+            priority=job.priority,
+            preemptions=job.preemptions,
+            trace=job.submission.trace,
+        )
 
     def emit(self, emissions: Sequence[Emission]) -> list[Verdict]:
         return [self._emit(emission) for emission in emissions]
@@ -241,7 +255,7 @@ class Oracle(Ledger):
             self._post(job, result)
         job.spent = max(job.spent, emission.cost)
         if emission.ending:
-            job.ender = token
+            job.ender, job.timing = token, emission.timing
             self._finish(job, emission.ending)
         else:
             job.lease_until = self.now + self.limits.lease_ms
@@ -271,7 +285,7 @@ class Oracle(Ledger):
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def reap(self, order: Sequence[str] = ()) -> None:
+    def reap(self, order: Sequence[str] = ()) -> list[Told]:
         """`order` says which jobs are looked at first; the contract leaves it open."""
         if self.was_away:
             self.amnesty_until = self.now + self.limits.lease_ms
@@ -282,6 +296,8 @@ class Oracle(Ledger):
                 continue
             if self.now >= job.lease_until and not self.is_amnesty:
                 self._lapse(job)
+        told, self.untold = self.untold, []
+        return told
 
     def _lapse(self, job: Job) -> None:
         if job.last == job.base:

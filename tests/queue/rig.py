@@ -43,6 +43,7 @@ submissions = st.builds(
     timeout_ms=st.sampled_from([600_000, 30_000, 1_000]),
     resume_window_ms=st.sampled_from([0, 0, 5_000]),
     wanted_to_deadline=st.booleans(),
+    trace=st.sampled_from(["", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]),
     retained=st.booleans(),
     watcher=st.sampled_from(["f1", "f1", "f2", ""]),
 )

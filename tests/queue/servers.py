@@ -15,8 +15,12 @@ SLOTS = 16_384
 class RedisServer(Valkey):
     """Debian's redis-server instead of Valkey."""
 
-    def __init__(self, binary: str) -> None:
-        super().__init__()
+    def __init__(self, *options: str) -> None:
+        """Skips the test where there is none."""
+        binary = shutil.which("redis-server")
+        if binary is None:
+            pytest.skip("no redis-server on PATH")
+        super().__init__(*options)
         self._command[0] = binary
 
 
@@ -28,10 +32,7 @@ def valkey() -> Iterator[str]:
 
 @contextmanager
 def redis() -> Iterator[str]:
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("no redis-server on PATH")
-    with RedisServer(binary) as server:
+    with RedisServer() as server:
         yield server.url
 
 

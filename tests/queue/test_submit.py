@@ -14,7 +14,7 @@ from tests.queue.bench import MODEL, Bench, result, submission
 from tests.queue.probe import dump
 from tests.queue.truth import leaked
 
-NOTHING = dict.fromkeys(["jobs", "cost", "standard_cost", "bytes", "running", "capacity"], 0)
+NOTHING = dict.fromkeys(["jobs", "cost", "standard_cost", "interactive_cost", "bytes", "running", "capacity"], 0)
 
 
 async def test_the_same_request_under_the_same_name_is_one_job(bench: Bench) -> None:

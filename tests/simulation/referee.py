@@ -48,7 +48,7 @@ class Referee:
             if ref in book.standing:
                 self._compare(book.standing[ref], look, verb, now)
         self._check_mail(watching, verb, outcome)
-        if isinstance(verb, Reap) and outcome.reply < REAP_JOBS:
+        if isinstance(verb, Reap) and outcome.reply[0] < REAP_JOBS:
             self._check_reaped(model, now)
 
     def expired(self, purged: Purged, now: int, now_s: float) -> None:

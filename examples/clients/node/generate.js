@@ -4,7 +4,7 @@
 //
 // The text goes to stdout as it comes, a line about the job to stderr.
 import { randomUUID } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, realpathSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -23,7 +23,8 @@ const definition = loadSync(['millrace/v1/generation.proto', 'millrace/v1/job_se
 })
 const { TextGenerationService, JobService } = grpc.loadPackageDefinition(definition).millrace.v1
 
-const credentials = grpc.credentials.createInsecure()
+const { MILLRACE_CLIENT_TLS_CA: CA } = process.env // a file with the authorities of frontends that speak TLS
+const credentials = CA ? grpc.credentials.createSsl(readFileSync(CA)) : grpc.credentials.createInsecure()
 // Says within seconds that a frontend is frozen, or its machine gone.
 const KEEPALIVE = { 'grpc.keepalive_time_ms': 2_000, 'grpc.keepalive_timeout_ms': 2_000 }
 const RESUME_WINDOW = { seconds: 30 } // how long the job waits for us between two calls
@@ -31,7 +32,7 @@ const PATIENCE = 12 // calls in a row that bring nothing
 const PAUSE_MS = { first: 50, longest: 2_000 }
 
 /** The messages of one job, each once and in order, over as many calls as it takes. `request.job` has the place. */
-async function* generate(stubs, request) {
+export async function* generate(stubs, request) {
   const { job } = request
   let failures = 0
   for (let turn = 0; ; turn++) {
@@ -88,7 +89,9 @@ async function main(addresses, model, text, maxTokens = '256', jobId = randomUUI
   console.error(`${jobId}: ${state}, results: ${results}, attempts: ${attempts}`)
 }
 
-main(...process.argv.slice(2)).catch((error) => {
-  console.error(error.message)
-  process.exitCode = 1
-})
+if (fileURLToPath(import.meta.url) === realpathSync(process.argv[1])) {
+  main(...process.argv.slice(2)).catch((error) => {
+    console.error(error.message)
+    process.exitCode = 1
+  })
+}

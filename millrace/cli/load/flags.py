@@ -1,12 +1,13 @@
 """The flags that `millrace load` and `millrace load sweep` have in common."""
 
-import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec
 
 import typer
+
+from millrace.cli.spread import spread
 
 P = ParamSpec("P")
 WHEN, WHAT, WHERE = "When requests are due: one of these", "What is asked for", "Where, and how it is measured"
@@ -88,6 +89,25 @@ class Flags:
     tenant: Annotated[
         str | None, option("--tenant", panel=WHERE, envvar="MILLRACE_TENANT", help="On whose behalf.")
     ] = None
+    tls: Annotated[
+        bool | None, option("--tls", panel=WHERE, envvar="MILLRACE_CLIENT_TLS", help="Call by TLS; these imply it.")
+    ] = None
+    tls_ca: Annotated[
+        Path | None,
+        option("--tls-ca", panel=WHERE, metavar="FILE", envvar="MILLRACE_CLIENT_TLS_CA", help="Authorities, PEM."),
+    ] = None
+    tls_cert: Annotated[
+        Path | None,
+        option("--tls-cert", panel=WHERE, metavar="FILE", envvar="MILLRACE_CLIENT_TLS_CERT", help="To show, PEM."),
+    ] = None
+    tls_key: Annotated[
+        Path | None,
+        option("--tls-key", panel=WHERE, metavar="FILE", envvar="MILLRACE_CLIENT_TLS_KEY", help="Its key, PEM."),
+    ] = None
+    tls_name: Annotated[
+        str | None,
+        option("--tls-name", panel=WHERE, envvar="MILLRACE_CLIENT_TLS_NAME", help="In the frontends' certificates."),
+    ] = None
     seconds: Annotated[float | None, option("--seconds", panel=WHERE, help="How long to measure. Unset: 30.")] = None
     warmup: Annotated[
         float | None, option("--warmup", panel=WHERE, metavar="SECONDS", help="Left out, before them. Unset: 5.")
@@ -111,19 +131,5 @@ class Flags:
 
 
 def flagged(command: Callable[Concatenate[Flags, P], None]) -> Callable[..., None]:
-    """The command as typer needs it: with each of the flags as a parameter, before the command's own."""
-
-    def called(**given: Any) -> None:
-        flags = Flags(**{field.name: given.pop(field.name) for field in fields(Flags)})
-        command(flags, **given)  # type: ignore[call-arg]
-
-    own = list(inspect.signature(command).parameters.values())[1:]
-    parameters = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in fields(Flags)
-        if field.default is not MISSING
-    ] + [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    called.__name__, called.__doc__ = command.__name__, command.__doc__
-    return called
+    """The command with each of the flags before its own."""
+    return spread(Flags, command)

@@ -52,7 +52,8 @@ def settings(flags: Flags) -> dict[str, Any]:
     """The settings of the scenario itself that flags stand for."""
     plain = ("name", "model", "task", "address", "http", "tenant", "seconds", "generators", "verify", "resume", "seed")
     found = {name: getattr(flags, name) for name in plain}
-    found |= {"warmup_s": flags.warmup, "arrivals": _arrivals(flags), "slo": flags.slo and _slo(flags.slo)}
+    found |= {"tls": _tls(flags), "warmup_s": flags.warmup, "arrivals": _arrivals(flags)}
+    found |= {"slo": flags.slo and _slo(flags.slo)}
     return _given(found)
 
 
@@ -73,6 +74,11 @@ def asked_for(flags: Flags) -> dict[str, Any]:
 
 def _given(found: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+
+def _tls(flags: Flags) -> dict[str, Any] | bool | None:
+    files = {"ca": flags.tls_ca, "cert": flags.tls_cert, "key": flags.tls_key, "server_name": flags.tls_name}
+    return _given(files) or flags.tls
 
 
 def _arrivals(flags: Flags) -> dict[str, Any] | None:

@@ -57,8 +57,8 @@ class Reader:
     """Asks these frontends, over channels that stay. FleetService's answer is the same on each: it asks the one that
     answered last, and the others only where that one fails."""
 
-    def __init__(self, addresses: Sequence[str], http: Sequence[str], tenant: str) -> None:
-        self._clients = [AsyncClient(address, tenant=tenant, retry_s=0) for address in addresses]
+    def __init__(self, clients: Sequence[AsyncClient], http: Sequence[str]) -> None:
+        self._clients = clients
         self._http, self._first = http, 0
         self._fleet: Fleet | None = None
         self._stack = AsyncExitStack()

@@ -44,7 +44,14 @@ class Asker:
         self._is_named = False
         retry_s = RETRY_S if scenario.resume else 0.0
         addresses = tuple(scenario.addresses)
-        self._calls = Calls(addresses, tenant=scenario.tenant, retry_s=retry_s, retry_exhausted=False)
+        self._calls = Calls(
+            addresses,
+            tenant=scenario.tenant,
+            api_key=scenario.api_key,
+            retry_s=retry_s,
+            retry_exhausted=False,
+            tls=scenario.client_tls(),
+        )
         self._methods: dict[Frontend, Any] = {}
         self._verifier = Verifier() if scenario.verify else None
         self._answers: Answers | None = None

@@ -123,9 +123,24 @@ local function flush()
   write_pace()
 end
 
+-- Jobs that no emission has ended: a reap tells of them, once. Beyond so many the oldest are forgotten.
+local untold, MOST_UNTOLD = {}, 10000
+
+local function note_end(job, h, code, reason)
+  table.insert(untold, cmsgpack.pack({job, h.task, tonumber(code), reason, number(h, 'submitted'), number(h, 'taken'),
+    now, number(h, 'attempts'), number(h, 'preempted'), number(h, 'last'), number(h, 'spent'), h.trace or ''}))
+end
+
 -- The end of every script that changes jobs: writes, and tells the frontends.
 local function deliver()
   flush()
+  if #untold > 0 then
+    for at = 1, #untold, 1000 do -- Lua's stack does not hold any number of arguments.
+      redis.call('RPUSH', base .. 'untold', unpack(untold, at, math.min(at + 999, #untold)))
+    end
+    redis.call('LTRIM', base .. 'untold', -MOST_UNTOLD, -1)
+    redis.call('PEXPIRE', base .. 'untold', 3600000)
+  end
   for frontend, entries in pairs(posts) do
     redis.call('PUBLISH', 'mr:mailbox:' .. frontend, cmsgpack.pack(entries))
   end
@@ -261,6 +276,7 @@ local function finish(job, h, code, reason, message, field)
   put(job, h, 'reason', reason)
   put(job, h, 'message', message)
   put(job, h, 'field', field)
+  if not h.ender then note_end(job, h, code, reason) end
 end
 
 local function abandon(job, h) finish(job, h, 1, 'ABANDONED', 'nobody wanted the job any more', '') end

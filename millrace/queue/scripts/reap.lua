@@ -2,13 +2,15 @@
 --
 -- KEYS[1]  start of the model's keys
 -- ARGV     1 lease ms  2 how many jobs at the most
--- Answers  how many jobs were due; as many as ARGV 2: call again
+--          3 how many ends to tell of at the most
+-- Answers  {how many jobs were due; as many as ARGV 2: call again, packed ends that no worker has told of}; an end is
+--          {job, task, code, reason, submitted, first taken or 0, ended, attempts, preempted, last, cost, trace}
 --
 -- A gap of more than half a lease since the last call, or a clock that ran backwards, means that the server was away and
 -- nobody could renew: nothing lapses then for one lease (an amnesty). Deadlines are the callers' and hold all the same.
 -- After a clock that ran backwards every job is looked at, and no lease lasts longer than one from now.
 --
--- Repeating the call is safe: it does what the clock says is due, once.
+-- Repeating the call is safe: it does what the clock says is due, once. An answer that is lost takes its ends with it.
 
 local lease_ms = tonumber(ARGV[1])
 local pulse = base .. 'pulse'
@@ -64,4 +66,4 @@ for _, job in ipairs(due) do
   end
 end
 deliver()
-return #due
+return {#due, redis.call('LPOP', base .. 'untold', ARGV[3]) or {}}

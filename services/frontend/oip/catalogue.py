@@ -80,14 +80,16 @@ class Catalogue:
     async def server_metadata(self, _raw: bytes, _call: Call) -> ServerMetadataResponse:
         return ServerMetadataResponse(name=NAME, version=VERSION, extensions=EXTENSIONS)
 
-    async def model_ready(self, raw: bytes, _call: Call) -> ModelReadyResponse:
+    async def model_ready(self, raw: bytes, call: Call) -> ModelReadyResponse:
         """False too for a model that is not known, as Triton answers."""
         request = decode(ModelReadyRequest, raw, self._bounds.max_request_bytes)
+        call.caller.policy.require_model(request.name)
         self._readiness.require()
         return ModelReadyResponse(ready=await self._models.is_ready(request.name, request.version))
 
-    async def model_metadata(self, raw: bytes, _call: Call) -> ModelMetadataResponse:
+    async def model_metadata(self, raw: bytes, call: Call) -> ModelMetadataResponse:
         request = decode(ModelMetadataRequest, raw, self._bounds.max_request_bytes)
+        call.caller.policy.require_model(request.name)
         self._readiness.require()
         entry = await self._models.resolve(request.name, request.version)
         inputs, outputs = tensors(entry)
@@ -99,8 +101,9 @@ class Catalogue:
             outputs=[_metadata(spec) for spec in outputs],
         )
 
-    async def model_config(self, raw: bytes, _call: Call) -> ModelConfigResponse:
+    async def model_config(self, raw: bytes, call: Call) -> ModelConfigResponse:
         request = decode(ModelConfigRequest, raw, self._bounds.max_request_bytes)
+        call.caller.policy.require_model(request.name)
         self._readiness.require()
         entry = await self._models.resolve(request.name, request.version)
         workers, served = await self._models.workers(), await self._models.ready_workers()

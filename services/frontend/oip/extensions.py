@@ -46,8 +46,8 @@ class Extensions:
 
     def methods(self, border: Border) -> dict[str, Method]:
         return {
-            "LogSettings": border.unary(f"{SERVICE}/LogSettings", self.log_settings),
-            "TraceSetting": border.unary(f"{SERVICE}/TraceSetting", self.trace_setting),
+            "LogSettings": border.unary(f"{SERVICE}/LogSettings", self.log_settings, admin=True),
+            "TraceSetting": border.unary(f"{SERVICE}/TraceSetting", self.trace_setting, admin=True),
             **{name: border.unary(f"{SERVICE}/{name}", self.shared_memory) for name in SHARED_MEMORY},
         }
 

@@ -22,7 +22,7 @@ class Inference:
         self._runs, self._bounds = Runs(admission, relays, bounds, cache), bounds
 
     def methods(self, border: Border) -> dict[str, Method]:
-        stream = StreamInfer(self._runs, self._bounds, border.count_refusal)
+        stream = StreamInfer(self._runs, self._bounds, border)
         return {
             "ModelInfer": border.unary(f"{SERVICE}/ModelInfer", self.infer),
             "ModelStreamInfer": border.duplex(f"{SERVICE}/ModelStreamInfer", stream.serve),

@@ -67,11 +67,11 @@ class Repository:
     def methods(self, border: Border) -> dict[str, Method]:
         return {
             "RepositoryIndex": border.unary(f"{SERVICE}/RepositoryIndex", self.index),
-            "RepositoryModelLoad": border.unary(f"{SERVICE}/RepositoryModelLoad", self.load),
-            "RepositoryModelUnload": border.unary(f"{SERVICE}/RepositoryModelUnload", self.unload),
+            "RepositoryModelLoad": border.unary(f"{SERVICE}/RepositoryModelLoad", self.load, admin=True),
+            "RepositoryModelUnload": border.unary(f"{SERVICE}/RepositoryModelUnload", self.unload, admin=True),
         }
 
-    async def index(self, raw: bytes, _call: Call) -> RepositoryIndexResponse:
+    async def index(self, raw: bytes, call: Call) -> RepositoryIndexResponse:
         request = decode(RepositoryIndexRequest, raw, self._bounds.max_request_bytes)
         self._readiness.require()
         workers = await self._models.workers()
@@ -79,7 +79,8 @@ class Repository:
             workers = [worker for worker in workers if worker.repository == request.repository_name]
             if not workers:
                 raise _no_repository(request.repository_name)
-        merged = [_merge(model, seen) for model, seen in sorted(_by_model(workers).items())]
+        known, policy = sorted(_by_model(workers).items()), call.caller.policy
+        merged = [_merge(model, seen) for model, seen in known if policy.allows(model.name)]
         wanted = [one for one in merged if not request.ready or one.state == ModelState.READY]
         return RepositoryIndexResponse(models=wanted)
 

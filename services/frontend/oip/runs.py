@@ -37,14 +37,15 @@ class Gathered(Call):
     def __init__(self, call: Call, answer: TextAnswer) -> None:
         super().__init__(0)
         self._call, self._answer = call, answer
-
-    @property
-    def tenant(self) -> str:
-        return self._call.tenant
+        self.caller = call.caller
 
     @property
     def remaining_s(self) -> float | None:
         return self._call.remaining_s
+
+    @property
+    def wants_flight(self) -> bool:
+        return self._call.wants_flight
 
     async def begin(self) -> None:
         """The call begins when it has its answer."""
@@ -63,11 +64,11 @@ class Runs:
     async def resolve(self, call: Call, asked: AskedInfer) -> Run:
         """Raises InvalidRequest for a text that was asked for wrongly; tensors are checked when they are submitted."""
         call.job_id = asked.options.job_id or JobRef.anonymous_id()
-        target = await self._admission.resolve(call.tenant, call.job_id, asked)
+        target = await self._admission.resolve(call.caller, call.job_id, asked)
         if target.entry is not None:
             is_text = takes_text(target.entry)
         else:
-            is_text = (await self._admission.find(call.tenant, call.job_id)).task == "generate"
+            is_text = (await self._admission.find(call.caller.tenant, call.job_id)).task == "generate"
         if asked.options.position.offset and not is_text:
             raise InvalidRequest(
                 [Violation(f"parameters[{AFTER_OFFSET}]", "is for generated text: tensors come at once")]
@@ -76,7 +77,7 @@ class Runs:
 
     async def single(self, call: Call, run: Run) -> bytes:
         """The one result of a job of tensors, which the worker has serialised, or an equal request's."""
-        cached = await self._cache.look_up(call.tenant, run.target.entry, run.asked)
+        cached = await self._cache.look_up(call.caller.tenant, run.target.entry, run.asked)
         if cached.answer is not None:
             return cached.answer + echo(run.asked.message.id)
         with self._relays.open(run.target.ref) as stream:
@@ -92,7 +93,7 @@ class Runs:
         try:
             await self.each(gathered, run, text, lambda _, body: body)
         finally:
-            call.ended = gathered.ended
+            call.ended, call.flight = gathered.ended, gathered.flight
         return answer.response(run.model, run.asked.message.id)
 
     async def each(self, call: Call, run: Run, text: TextRequest, encode: Callable[[Result, bytes], bytes]) -> None:

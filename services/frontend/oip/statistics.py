@@ -25,7 +25,7 @@ class ModelStatistics:
         self._models, self._statistics, self._readiness, self._bounds = models, statistics, readiness, bounds
 
     def methods(self, border: Border) -> dict[str, Method]:
-        return {"ModelStatistics": border.unary(f"{SERVICE}/ModelStatistics", self.model_statistics)}
+        return {"ModelStatistics": border.unary(f"{SERVICE}/ModelStatistics", self.model_statistics, admin=True)}
 
     async def model_statistics(self, raw: bytes, _call: Call) -> ModelStatisticsResponse:
         """As of the call's arrival: load generators begin with it. Raises NotFound where a model or version is named

@@ -20,6 +20,8 @@ from millrace.errors import Exhausted, MillraceError
 from millrace.oip.inference_pb2 import ModelInferRequest, ModelInferResponse
 from millrace.queue import Result
 from millrace.v1.generation_pb2 import GenerateResponse
+from services.frontend.access.caller import Caller
+from services.frontend.border import Border
 from services.frontend.call import Call, GrpcCall
 from services.frontend.oip.infer import decode_infer, parse_infer, wants_empty_final
 from services.frontend.oip.runs import Run, Runs
@@ -36,10 +38,10 @@ log = structlog.get_logger()
 
 
 class Rpc:
-    """What the requests of one call share."""
+    """What the requests of one call share. `admit` says who calls, as of now."""
 
-    def __init__(self, call: GrpcCall) -> None:
-        self.call = call
+    def __init__(self, call: GrpcCall, admit: Callable[[GrpcCall], Caller]) -> None:
+        self.call, self.admit = call, admit
         self.writing = asyncio.Lock()
         self.wants_status = call.metadata(STATUS_KEY, "") == "true"
         self.unread = False
@@ -47,15 +49,12 @@ class Rpc:
 
 
 class RequestCall(Call):
-    """One request of many. Its messages wait for the others', and each has the whole time that a reader is given."""
+    """One request of many. Its messages wait for the others', and each has the whole time that a reader is given. The
+    caller of each is asked for anew: the call may outlive its credentials."""
 
     def __init__(self, rpc: Rpc) -> None:
         super().__init__(rpc.call.slow_reader_s)
         self._rpc = rpc
-
-    @property
-    def tenant(self) -> str:
-        return self._rpc.call.tenant
 
     @property
     def remaining_s(self) -> float | None:
@@ -101,14 +100,12 @@ class Turns:
 
 
 class StreamInfer:
-    """`count_refusal` is told each request's error."""
-
-    def __init__(self, runs: Runs, bounds: Bounds, count_refusal: Callable[[MillraceError], None]) -> None:
-        self._runs, self._bounds, self._count_refusal = runs, bounds, count_refusal
+    def __init__(self, runs: Runs, bounds: Bounds, border: Border) -> None:
+        self._runs, self._bounds, self._border = runs, bounds, border
 
     async def serve(self, requests: AsyncIterator[bytes], call: GrpcCall) -> None:
         """Until there are no more requests, and all are answered. Whatever ends the call ends them all."""
-        rpc, turns, open_requests = Rpc(call), Turns(), asyncio.Semaphore(MOST_OPEN)
+        rpc, turns, open_requests = Rpc(call, self._border.admit), Turns(), asyncio.Semaphore(MOST_OPEN)
         try:
             async with asyncio.TaskGroup() as tasks:
                 async for raw in requests:
@@ -121,6 +118,7 @@ class StreamInfer:
 
     async def _serve_one(self, raw: bytes, call: RequestCall, rpc: Rpc, turns: Turns, place: asyncio.Event) -> None:
         try:
+            call.caller = rpc.admit(rpc.call)
             await self._answer(raw, call, turns, place)
         except grpc.aio.InternalError:
             raise
@@ -129,7 +127,7 @@ class StreamInfer:
             if rpc.unread or rpc.wants_status:
                 rpc.call.ended, rpc.call.job_id = call.ended, call.job_id
                 raise failure from error
-            self._count_refusal(failure)
+            self._border.count_refusal(failure)
             await place.wait()
             await call.send(refusal(self._request(raw), failure))
         finally:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from millrace.errors import Code, Exhausted, InvalidRequest, MillraceError, Violation
+from millrace.errors import DOMAIN, Code, Exhausted, InvalidRequest, MillraceError, Violation
 from services.frontend.openai.fields import to_json
 
 STATUSES = {
@@ -103,6 +103,8 @@ def _headers(error: MillraceError) -> dict[str, str]:
     """`x-should-retry` is what OpenAI's clients obey before the status. A frontend that cannot serve lets go of the
     connection, so that the next try may reach another."""
     headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.code is Code.UNAUTHENTICATED:
+        return headers | {"www-authenticate": f'Bearer realm="{DOMAIN}"'}
     if isinstance(error, Exhausted):
         return headers | _retry_after(error.retry_after_s)
     if error.code is Code.UNAVAILABLE:

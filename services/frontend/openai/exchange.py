@@ -13,7 +13,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from millrace.errors import InvalidRequest, MillraceError, Violation
-from services.frontend.call import DEFAULT_TENANT, JOB_ID_KEY, TENANT_KEY, Call, check_tenant
+from services.frontend import flight
+from services.frontend.access.caller import Caller
+from services.frontend.access.credentials import Credentials
+from services.frontend.call import JOB_ID_KEY, Call
 from services.frontend.openai.errors import describe, to_refusal
 from services.frontend.openai.events import error_event
 from services.frontend.openai.fields import to_json
@@ -34,14 +37,21 @@ class HttpCall(Call):
     """One job of an exchange; what it sends is written by `write`."""
 
     def __init__(
-        self, tenant: str, job_id: str, slow_reader_s: float, write: Callable[[bytes], Awaitable[None]]
+        self,
+        caller: Caller,
+        job_id: str,
+        slow_reader_s: float,
+        write: Callable[[bytes], Awaitable[None]],
+        *,
+        wants_flight: bool,
     ) -> None:
         super().__init__(slow_reader_s)
-        self._tenant, self.job_id, self._write = tenant, job_id, write
+        self.caller, self.job_id, self._write = caller, job_id, write
+        self._wants_flight = wants_flight
 
     @property
-    def tenant(self) -> str:
-        return self._tenant
+    def wants_flight(self) -> bool:
+        return self._wants_flight
 
     @property
     def remaining_s(self) -> float | None:
@@ -57,6 +67,11 @@ class HttpCall(Call):
 class Exchange:
     """One HTTP request. `job_id` is told with the answer once it is set."""
 
+    caller: Caller
+    admit: Callable[[], Caller]
+    """Both set by the border, before anything else is done for the request: who asks, and who that is as of now. It
+    raises Denied."""
+
     def __init__(self, scope: Scope, receive: Receive, send: Send, slow_reader_s: float) -> None:
         self._scope, self._receive, self._send, self._slow_reader_s = scope, receive, send, slow_reader_s
         self.request = Request(scope, receive)
@@ -66,11 +81,14 @@ class Exchange:
         self._late = False
         self.body = b""
         self.job_id = ""
+        self.status = 0
+        """Of the answer, once it has begun."""
+        self._call: HttpCall | None = None
 
     @property
-    def tenant(self) -> str:
-        """Raises InvalidRequest where it is not a tenant's name."""
-        return check_tenant(self.request.headers.get(TENANT_KEY, DEFAULT_TENANT))
+    def credentials(self) -> Credentials:
+        """What the request's headers say of who asks."""
+        return Credentials.of(self.request.headers.items())
 
     @property
     def named(self) -> str:
@@ -78,7 +96,9 @@ class Exchange:
         return self.request.headers.get(JOB_ID_KEY, "")
 
     def call(self, job_id: str, write: Callable[[bytes], Awaitable[None]]) -> HttpCall:
-        return HttpCall(self.tenant, job_id, self._slow_reader_s, write)
+        wanted = self.request.headers.get(flight.KEY) == flight.WANTED
+        self._call = HttpCall(self.caller, job_id, self._slow_reader_s, write, wants_flight=wanted)
+        return self._call
 
     async def read(self, *, most_bytes: int, kind: str | None = None) -> None:
         """Raises InvalidRequest where the body is larger, is not said to be of this kind, or does not come."""
@@ -114,7 +134,7 @@ class Exchange:
         """Part of a stream. Waits while the caller does not read."""
         async with self._sending:
             if not self.begun:
-                self.begun = True
+                self.begun, self.status = True, 200
                 head = Response(headers=STREAM_HEADERS | self._headers(), media_type="text/event-stream")
                 del head.headers["content-length"]
                 await self._send({"type": "http.response.start", "status": 200, "headers": head.raw_headers})
@@ -171,7 +191,7 @@ class Exchange:
         await self.until_gone()
 
     async def _respond(self, response: Response) -> None:
-        self.begun = True
+        self.begun, self.status = True, response.status_code
         response.headers.update(self._headers())
         await response(self._scope, self._receive, self._send)
 
@@ -179,4 +199,6 @@ class Exchange:
         """A connection on which the request did not come is of no use any more."""
         request_id = self.request.headers.get(REQUEST_ID, "")[:REQUEST_ID_CHARACTERS]
         told = {JOB_ID_KEY: self.job_id, REQUEST_ID: request_id, "connection": "close" if self._late else ""}
+        if self._call is not None and self._call.flight is not None:
+            told[flight.HEADER] = flight.server_timing(self._call.flight)
         return {name: value for name, value in told.items() if value}

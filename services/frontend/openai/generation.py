@@ -53,7 +53,7 @@ class Generation:
         cursor = _cursor(exchange) or _refuse_cursor("is required: a GET only reads on; a POST begins")
         if cursor.done:
             return await exchange.reply_nothing()
-        record = await self._admission.find(exchange.tenant, cursor.job_id)
+        record = await self._admission.find(exchange.caller.tenant, cursor.job_id)
         if record.task != "generate":
             raise NotFound(f"job {cursor.job_id} is no generation", reason="JOB_UNKNOWN")
         await self._follow(
@@ -85,7 +85,7 @@ class Generation:
         request = self._valid(wanted.requests[number], job_id if named else "", resumable=named)
         answer = Answer(wanted.completions, MOST_SCORES // len(wanted.requests))
         call = exchange.call(job_id, answer.add)
-        target = await self._admission.resolve(call.tenant, job_id, request)
+        target = await self._admission.resolve(call.caller, job_id, request)
         with self._relays.open(target.ref) as stream:
             ref = await self._relays.submit(call, stream, target, request)
             answer.place(ref, await self._created(ref))
@@ -98,7 +98,7 @@ class Generation:
         request = self._valid(wanted.requests[0], exchange.named, resumable=True)
         exchange.job_id = exchange.named or uuid.uuid4().hex
         call = exchange.call(exchange.job_id, exchange.event)
-        target = await self._admission.resolve(call.tenant, exchange.job_id, request)
+        target = await self._admission.resolve(call.caller, exchange.job_id, request)
         with self._relays.open(target.ref) as stream, self._streams.track_inprogress():
             ref = await self._relays.submit(call, stream, target, request)
             cursor = Cursor(job_id=ref.job_id, with_usage=wanted.with_usage)
@@ -114,7 +114,7 @@ class Generation:
         if cursor.done:
             return await exchange.reply_nothing()
         request = self._valid(wanted.requests[0], cursor.job_id, resumable=True)
-        ref = await self._admission.attach(exchange.tenant, cursor.job_id, request.fingerprint)
+        ref = await self._admission.attach(exchange.caller.tenant, cursor.job_id, request.fingerprint)
         await self._follow(exchange, ref, cursor, partial(self._events, wanted, ref, cursor))
 
     async def _follow(self, exchange: Exchange, ref: JobRef, cursor: Cursor, make_events: MakeEvents) -> None:

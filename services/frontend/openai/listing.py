@@ -13,7 +13,7 @@ OWNER = "millrace"
 
 async def list_models(models: Models, exchange: Exchange) -> None:
     """Each name once, with the versions that are known of it."""
-    entries = await _served(models)
+    entries = await _served(models, exchange)
     names = dict.fromkeys(entry.name for entry in entries)
     await exchange.reply({"object": "list", "data": [_describe(name, entries) for name in names]})
 
@@ -21,15 +21,17 @@ async def list_models(models: Models, exchange: Exchange) -> None:
 async def show_model(models: Models, exchange: Exchange) -> None:
     """Raises NotFound."""
     asked = exchange.request.path_params["model"]
-    entries = await _served(models)
+    entries = await _served(models, exchange)
     found = next((entry for entry in entries if asked in (entry.name, str(entry.model))), None)
     if found is None:
         raise NotFound(f"there is no model {asked}", reason="MODEL_UNKNOWN")
     await exchange.reply(_describe(found.name, entries))
 
 
-async def _served(models: Models) -> list[ModelEntry]:
-    return [entry for entry in await models.models() if TASKS & set(entry.tasks)]
+async def _served(models: Models, exchange: Exchange) -> list[ModelEntry]:
+    """To whom asks."""
+    policy = exchange.caller.policy
+    return [entry for entry in await models.models() if TASKS & set(entry.tasks) and policy.allows(entry.name)]
 
 
 def _describe(name: str, entries: list[ModelEntry]) -> dict[str, Any]:

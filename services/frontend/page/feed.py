@@ -27,9 +27,10 @@ class Feed:
         self._reading: asyncio.Task[None] | None = None
 
     async def follow(self, exchange: Exchange) -> None:
-        """Until the viewer leaves, or the frontend drains.
+        """Until the viewer leaves, or may not look any more, or the frontend drains.
 
         Raises:
+            Denied: the viewer's credentials do not hold any more.
             Exhausted: too many look already, or this one does not read.
             Unavailable: the frontend is draining.
         """
@@ -49,6 +50,7 @@ class Feed:
         while not self._readiness.draining:
             await self._later_than(seen)
             seen = self._number
+            exchange.admit()
             await call.send(f"data: {self._snapshot}\n\n".encode())
         await exchange.end()
 

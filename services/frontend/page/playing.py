@@ -71,7 +71,7 @@ async def cancel(queue: JobQueue, admission: Admission, exchange: Exchange) -> N
     """Ends the job that the query names, at once: its stream would leave it to its resume window. Raises NotFound."""
     job_id = exchange.request.query_params.get("job", "")
     check_job_id(job_id)
-    record = await admission.find(exchange.tenant, job_id)
+    record = await admission.find(exchange.caller.tenant, job_id)
     await queue.end(record.ref, CANCELLED)
     await exchange.reply({"job_id": job_id})
 

@@ -31,7 +31,7 @@ def make_page(
     most_bytes = bounds.max_tensor_bytes
     return [
         *files,
-        border.route("GET", "/page/fleet", feed.follow),
+        border.route("GET", "/page/fleet", feed.follow, admin=True),
         border.route("POST", "/page/classify", partial(classify, tasks, bounds), most_bytes),
         border.route("POST", "/page/transcribe", partial(transcribe, admission, relays, bounds), most_bytes),
         border.route("POST", "/page/cancel", partial(cancel, queue, admission)),

@@ -46,6 +46,10 @@ class Decoder(Protocol):
     def room(self) -> float:
         """For how many positions there is memory that no sequence has; infinite where each row has its own."""
 
+    @property
+    def blocks(self) -> tuple[int, int] | None:
+        """How many blocks of KV memory sequences have, and how many there are; None where each row has a slot."""
+
     def open(self, row: int, token_ids: TokenIds) -> int:
         """A sequence begins in a row. Answers how many of its first tokens are in the row's memory already, because
         others began with them: less than all of them. No tokens: nothing is looked for, and nothing kept for others."""

@@ -86,6 +86,12 @@ class GenerationEngine:
     def counters(self) -> Mapping[str, float]:
         return {**self._totals, **self._decoder.counters()}
 
+    def gauges(self) -> Mapping[str, float]:
+        """kv_blocks: of KV memory, or slots, where each row has one of its own; kv_blocks_used: those that sequences
+        have; kv_cache_usage: their share, 0 to 1."""
+        used, blocks = self._decoder.blocks or (min(len(self._table), self.config.slots), self.config.slots)
+        return {"kv_blocks": blocks, "kv_blocks_used": used, "kv_cache_usage": used / blocks}
+
     def capacity(self) -> Capacity:
         """Where rows share their memory, what waits for some of it is taken to have its prompt's."""
         waiting = sum(len(sequence.token_ids) for sequence in list(self._table.occupants) if not sequence.opened)

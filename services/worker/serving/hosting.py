@@ -9,8 +9,8 @@ import structlog
 from millrace.engine import Engine
 from millrace.errors import Unavailable
 from millrace.queue import JobQueue, ModelEntry, ModelVersion, connect
-from millrace.queue.bell import Bell
-from millrace.queue.connection import Redis
+from millrace.queue.bell import PATIENCE_S, Bell
+from millrace.queue.connection import Redis, Server
 from services.worker.device import Device
 from services.worker.host import ModelHost
 from services.worker.metrics import Metrics
@@ -36,13 +36,13 @@ class Hosting:
     def __init__(
         self,
         queue: JobQueue,
-        redis_url: str,
+        server: Server,
         device: Device,
         metrics: Metrics,
         worker_id: str,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._queue, self._redis_url, self._worker_id = queue, redis_url, worker_id
+        self._queue, self._server, self._worker_id = queue, server, worker_id
         self._device, self._metrics, self._tasks = device, metrics, tasks
         self._served: list[Served] = []
 
@@ -54,10 +54,10 @@ class Hosting:
     def start(self, model: Model, engine: Engine) -> Served:
         self._device.widen(engine.lanes)
         entry = describe(model, engine)
-        waits = connect(self._redis_url, timeout_s=None)
+        waits = connect(self._server, timeout_s=PATIENCE_S)
         metrics = self._metrics.of(entry.model)
         host = ModelHost(self._queue, Bell(waits), self._device, entry.model, engine, self._worker_id, metrics)
-        self._metrics.watch_engine(entry.model, engine.counters)
+        self._metrics.watch_engine(entry.model, engine.counters, getattr(engine, "gauges", dict))
         served = Served(model=model, entry=entry, host=host, task=self._tasks.create_task(_run(host, waits)))
         self._served.append(served)
         return served

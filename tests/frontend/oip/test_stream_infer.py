@@ -188,11 +188,11 @@ async def test_an_error_of_ours_is_told_without_its_text(
     await ends_well(stream)
 
 
-async def test_a_tenants_name_is_checked_for_each_request(inference: Inference, worker: Worker) -> None:
+async def test_a_tenants_name_is_checked_before_any_request(inference: Inference, worker: Worker) -> None:
     call: Rpc = inference.ModelStreamInfer(metadata=(("millrace-tenant", "not a name"),))
-    await call.write(streamed(id="7"))
-    assert (await refusal(call))[:2] == ("7", "INVALID_REQUEST")
-    await ends_well(call)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_text_that_fails_ends_with_an_error(stream: Rpc, worker: Worker) -> None:

@@ -332,3 +332,16 @@ def test_an_error_of_the_runtime_leaves_the_step(monkeypatch: pytest.MonkeyPatch
 def test_an_engine_states_what_its_sequences_take_up() -> None:
     engine: GenerationEngine = shared_engine()
     assert engine.memory_bytes == 4 * ((4 + 1) * 2 * 128 * 16 * 4) + (4 + 16) * 320 * 4
+
+
+def test_a_slot_is_in_use_while_it_holds_a_sequence() -> None:
+    engine = fresh_engine()
+    for lease in ("a", "b"):
+        engine.add(leased(lease, request(prompt(5), max_tokens=3)))
+    step(engine)
+    told = engine.gauges()
+    assert (told["kv_blocks_used"], told["kv_blocks"]) == (2, engine.config.slots)
+    assert told["kv_cache_usage"] == 2 / engine.config.slots
+    while engine.step() is not None:
+        pass
+    assert engine.gauges()["kv_blocks_used"] == 0

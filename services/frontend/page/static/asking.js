@@ -1,6 +1,14 @@
 // How the frontend that served this page is asked.
 
 const OWN_HEADER = {"millrace-page": "1"};
+const KEPT = "millrace-key"; // for as long as the tab is open, and in no other
+let key = sessionStorage.getItem(KEPT) ?? "";
+
+/** From now on it is shown with each request. */
+export function showKey(given) {
+  key = given;
+  sessionStorage.setItem(KEPT, given);
+}
 
 /** What the service says is wrong: `message` for people, `code` its reason. */
 export class Refusal extends Error {
@@ -11,6 +19,11 @@ export class Refusal extends Error {
     this.retryAfterMs = retryAfterMs;
   }
 
+  /** Another key would do. */
+  get wantsKey() {
+    return this.status === 401 || this.code === "admin_required";
+  }
+
   get words() {
     return this.code ? `${this.message} (${this.code})` : this.message;
   }
@@ -18,7 +31,8 @@ export class Refusal extends Error {
 
 /** Throws Refusal, or TypeError where nobody answers. */
 export async function ask(path, options = {}) {
-  const response = await fetch(path, {...options, headers: {...OWN_HEADER, ...options.headers}, cache: "no-store"});
+  const headers = {...OWN_HEADER, ...(key && {authorization: `Bearer ${key}`}), ...options.headers};
+  const response = await fetch(path, {...options, headers, cache: "no-store"});
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   throw new Refusal(response.status, body.error ?? {}, Number(response.headers.get("retry-after-ms")) || 0);

@@ -1,12 +1,13 @@
 // Snapshots of the fleet, for as long as the page is looked at. A connection that breaks is made again.
 
-import {Watch, ask, events, pause} from "/page/asking.js";
+import {Refusal, Watch, ask, events, pause} from "/page/asking.js";
 
 const AGAIN_MS = 1_000;
 const SILENT_MS = 5_000; // after which a frontend that sends one each second is taken for gone
 
-/** `show` is given each snapshot, `lost` why there is none. Never returns. */
-export async function follow(show, lost) {
+/** `show` is given each snapshot, `lost` why there is none; `askKey` is waited for where a key is wanted, or another
+    one. Never returns. */
+export async function follow(show, lost, askKey) {
   for (;;) {
     await visible();
     const reading = new AbortController();
@@ -14,14 +15,20 @@ export async function follow(show, lost) {
     document.addEventListener("visibilitychange", hide);
     let problem = "The frontend has ended the connection.";
     let again = AGAIN_MS;
+    let wantsKey = false;
     try {
       await read(reading, show);
     } catch (error) {
       problem = error.words ?? "The frontend cannot be reached.";
       again = Math.max(again, error.retryAfterMs ?? 0);
+      wantsKey = error.wantsKey ?? false;
     }
     document.removeEventListener("visibilitychange", hide);
     if (reading.signal.reason === "hidden") continue;
+    if (wantsKey) {
+      await askKey(problem);
+      continue;
+    }
     lost(problem);
     await pause(again);
   }
@@ -32,7 +39,11 @@ async function read(reading, show) {
   try {
     const signal = AbortSignal.any([reading.signal, watch.signal]);
     const response = await ask("/page/fleet", {signal});
-    for await (const {data} of events(response, () => watch.heard())) show(JSON.parse(data));
+    for await (const {data} of events(response, () => watch.heard())) {
+      const told = JSON.parse(data);
+      if (told.error) throw new Refusal(401, told.error); // it was said to a reader whose key held once
+      show(told);
+    }
   } finally {
     watch.end();
   }

@@ -1,5 +1,6 @@
 // Puts the parts of the page together.
 
+import {showKey} from "/page/asking.js";
 import {byId, setText} from "/page/dom.js";
 import {follow} from "/page/feed.js";
 import {Models, Tiles, Workers} from "/page/fleet.js";
@@ -22,6 +23,24 @@ function lost(problem) {
   warn(`${sentence(problem)} Trying again…${asOf()}`, "lost");
 }
 
+/** Returns when the reader has given a key. */
+function askKey(problem) {
+  const form = byId("key-form"), field = byId("key");
+  warn(sentence(problem), "lost");
+  say("key wanted", "lost");
+  form.hidden = false;
+  field.focus();
+  return new Promise((resolve) => {
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      showKey(field.value.trim());
+      field.value = "";
+      form.hidden = true;
+      resolve();
+    };
+  });
+}
+
 function sentence(words) {
   return words[0].toUpperCase() + words.slice(1) + (words.endsWith(".") ? "" : ".");
 }
@@ -42,4 +61,4 @@ function say(words, state) {
   document.body.dataset.state = state;
 }
 
-follow(show, lost);
+follow(show, lost, askKey);

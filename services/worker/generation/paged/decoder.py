@@ -96,6 +96,10 @@ class PagedDecoder:
         return self.table.pool.count - self.table.pool.free
 
     @property
+    def blocks(self) -> tuple[int, int]:
+        return self.blocks_in_use, self.blocks_total
+
+    @property
     def queried_tokens(self) -> int:
         return self.table.queried_tokens
 

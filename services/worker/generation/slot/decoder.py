@@ -56,6 +56,10 @@ class SlotDecoder:
     def room(self) -> float:
         return inf
 
+    @property
+    def blocks(self) -> None:
+        return None
+
     def open(self, row: int, token_ids: TokenIds) -> int:
         return self._prefixes.open(row, token_ids)
 

@@ -53,9 +53,8 @@ def same(one: dict[str, Ran], other: dict[str, Ran], completions: int = 1) -> bo
     )
 
 
-def blocks_in_use(engine: GenerationEngine) -> int:
-    assert isinstance(engine._decoder, PagedDecoder)
-    return engine._decoder.blocks_in_use
+def blocks_in_use(engine: GenerationEngine) -> float:
+    return engine.gauges()["kv_blocks_used"]
 
 
 MIXED = [request(prompt(length, length), max_tokens=4 + length % 20) for length in (1, 16, 17, 33, 90, 3, 48, 64, 15)]
