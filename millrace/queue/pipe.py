@@ -18,6 +18,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+UNBLOCKED = "UNBLOCKED"
+"""How a server that is demoted answers calls that block, before any that write."""
 log = structlog.get_logger()
 
 
@@ -128,7 +130,7 @@ class Pipe:
             try:
                 answer = await self._connection.read_response(disconnect_on_error=False)
             except ResponseError as error:
-                answer = error
+                answer = ReadOnlyError(str(error)) if str(error).startswith(UNBLOCKED) else error
             self.answered_at = time.monotonic()
             _, waiting = self._waiting.popleft()
             if waiting.done():
