@@ -94,6 +94,7 @@ docs: $(ENVIRONMENT) ## make what is made from the code: tables in docs/, the da
 	$(BIN)/python -m scripts.settings_table
 	$(BIN)/python -m scripts.metrics_table
 	$(BIN)/python -m scripts.dashboard
+	$(BIN)/python -m scripts.k8s_check --write-alerts
 
 dashboard-picture: $(ENVIRONMENT) ## draw docs/dashboard.png: a fleet under load, 3 minutes; needs Debian's prometheus
 	$(BIN)/python -m scripts.dashboard --picture
