@@ -52,13 +52,40 @@ class Tracer:
         recorded = self._tracer.start_span(name, around, trace.SpanKind[kind], attributes, start_time=at_ns)
         ids = recorded.get_span_context()
         context = Context(trace.format_trace_id(ids.trace_id), trace.format_span_id(ids.span_id), sampled=True)
-        return Span(context, recorded)
+        return RecordedSpan(context, recorded)
 
     def close(self) -> None:
         """Sends what waits, within `FLUSH_S`."""
         closing = threading.Thread(target=self._spans.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_S)
+
+
+class RecordedSpan(Span):
+    """One that goes to the collector."""
+
+    __slots__ = ("_recorded",)
+    is_recorded = True
+
+    def __init__(self, context: Context, recorded: trace.Span) -> None:
+        super().__init__(context)
+        self._recorded = recorded
+
+    def note(self, attributes: Attributes) -> None:
+        self._recorded.set_attributes(attributes)
+
+    def happened(self, event: str, attributes: Attributes | None = None, *, at_ns: int | None = None) -> None:
+        self._recorded.add_event(event, attributes, at_ns)
+
+    def link(self, other: Context) -> None:
+        self._recorded.add_link(to_otel(other))
+
+    def fail(self, reason: str) -> None:
+        self._recorded.set_status(trace.Status(trace.StatusCode.ERROR, reason))
+        self._recorded.set_attribute("error.type", reason)
+
+    def end(self, at_ns: int | None = None) -> None:
+        self._recorded.end(at_ns)
 
 
 class Telling(SpanExporter):
