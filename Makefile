@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity export-check gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
 .DEFAULT_GOAL := help
 
 help:
@@ -67,6 +67,12 @@ $(PARITY): requirements.lock tests/parity/requirements.txt tests/parity/models.t
 
 parity: $(PARITY) ## compare exported models with transformers: logits and greedy text; downloads torch
 	build/parity/bin/python -m pytest tests/parity $(ARGS)
+
+TENSORFLOW := build/export/environments
+
+export-check: $(PARITY) ## export small models of PyTorch, transformers and TensorFlow and serve them, 2 minutes; downloads torch and TensorFlow
+	build/parity/bin/python -m millrace.exporting.environment $(TENSORFLOW)
+	MILLRACE_ENVIRONMENTS=$(CURDIR)/$(TENSORFLOW) build/parity/bin/python -m pytest tests/exporting $(ARGS)
 
 contract: $(ENVIRONMENT) ## others' clients against a fleet: perf_analyzer, genai-perf, aiperf, KServe, MLServer; downloads 1.9 GB
 	$(BIN)/python -m tests.contract.peers
@@ -162,7 +168,7 @@ IMAGE := $(COMPILE) --upgrade --constraint requirements.lock --extra
 
 lock: ## resolve the pinned versions anew
 	$(PYTHON) -m pip install --quiet --target build/uv --upgrade uv
-	$(COMPILE) --upgrade $(foreach extra,frontend worker cpu embedded cli load dev,--extra $(extra)) \
+	$(COMPILE) --upgrade $(foreach extra,frontend worker cpu embedded evaluate optimize dev,--extra $(extra)) \
 	  pyproject.toml -o requirements.lock
 	$(MAKE) --no-print-directory lock-images
 

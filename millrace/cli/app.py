@@ -12,7 +12,10 @@ from millrace.cli import calls, repository, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
 from millrace.cli.keys import keys_app
+from millrace.cli.evaluate import evaluate
+from millrace.cli.export import export
 from millrace.cli.load import load_app
+from millrace.cli.optimize import optimize
 from millrace.cli.options import Model
 from millrace.cli.plan import plan
 from millrace.cli.redis import redis_acl
@@ -207,7 +210,7 @@ def infer(
     raise typer.Exit(calls.run(tensors.infer(service, asked)))
 
 
-for command in (tasks.embed, tasks.classify, tasks.transcribe, top, plan, redis_acl):
+for command in (tasks.embed, tasks.classify, tasks.transcribe, top, plan, export, optimize, evaluate, redis_acl):
     app.command()(command)
 app.add_typer(load_app, name="load")
 app.add_typer(keys_app, name="keys")

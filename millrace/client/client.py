@@ -19,6 +19,8 @@ from millrace.client.results import Completion, Delta, to_completion, to_delta
 from millrace.client.tls import Tls
 from millrace.client.typed import TypedTasks
 from millrace.oip.inference_pb2 import (
+    ModelConfigRequest,
+    ModelConfigResponse,
     ModelInferResponse,
     ModelMetadataRequest,
     ModelMetadataResponse,
@@ -265,6 +267,15 @@ class AsyncClient(TypedTasks):
         request = ModelMetadataRequest(name=model, version=model_version)
         return await self._calls.ask(
             lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelMetadata(
+                request, metadata=self._metadata, timeout=UNARY_S
+            )
+        )
+
+    async def model_config(self, model: str, model_version: str = "") -> ModelConfigResponse:
+        """How a model is served: its files' digest among the parameters, its versions, batching and instances."""
+        request = ModelConfigRequest(name=model, version=model_version)
+        return await self._calls.ask(
+            lambda frontend: GRPCInferenceServiceStub(frontend.channel).ModelConfig(
                 request, metadata=self._metadata, timeout=UNARY_S
             )
         )

@@ -13,7 +13,7 @@ from millrace.client.request import GenerateOptions, PriorityName, Prompt
 from millrace.client.results import Completion, Delta
 from millrace.client.sync_typed import SyncTypedTasks
 from millrace.client.tls import Tls
-from millrace.oip.inference_pb2 import ModelMetadataResponse, RepositoryIndexResponse
+from millrace.oip.inference_pb2 import ModelConfigResponse, ModelMetadataResponse, RepositoryIndexResponse
 from millrace.v1.fleet_pb2 import Model, Worker
 from millrace.v1.job_service_pb2 import Job
 
@@ -212,6 +212,10 @@ class Client(SyncTypedTasks):
     def model_metadata(self, model: str, model_version: str = "") -> ModelMetadataResponse:
         """What a model takes and gives: names, datatypes and shapes, in which -1 is any size."""
         return self._loop.call(self._client.model_metadata, model, model_version)
+
+    def model_config(self, model: str, model_version: str = "") -> ModelConfigResponse:
+        """How a model is served: its files' digest among the parameters, its versions, batching and instances."""
+        return self._loop.call(self._client.model_config, model, model_version)
 
     def workers(self) -> list[Worker]:
         """The workers that are alive, and what they are busy with."""

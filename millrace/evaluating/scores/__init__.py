@@ -1,0 +1,1 @@
+"""From answers to measures, each with what it might as well have been."""

@@ -1,0 +1,1 @@
+"""Candidates made, judged and measured, each in a process of its own."""
