@@ -11,9 +11,9 @@ import typer
 from millrace.cli import calls, repository, tasks
 from millrace.cli import infer as tensors
 from millrace.cli.embedded import EmbeddedMissing
-from millrace.cli.keys import keys_app
 from millrace.cli.evaluate import evaluate
 from millrace.cli.export import export
+from millrace.cli.keys import keys_app
 from millrace.cli.load import load_app
 from millrace.cli.optimize import optimize
 from millrace.cli.options import Model
