@@ -18,7 +18,7 @@ MOST = 50_000
 PRELUDES = ("prelude", "pace", "admission")
 CALL_ARGUMENTS = 4
 """EVALSHA, the script, the number of keys, the key."""
-PER_JOB = {"emit": (2, 11), "renew": (1, 2), "release": (0, 3), "watch": (2, 1), "unwatch": (1, 1), "forget": (0, 1)}
+PER_JOB = {"emit": (2, 12), "renew": (1, 2), "release": (0, 3), "watch": (2, 1), "unwatch": (1, 1), "forget": (0, 1)}
 """Of scripts that do several jobs: how many arguments come before the jobs, and for each."""
 ELLIPSIS = b"... ("
 """How the log's last argument begins, where there were more than it keeps."""
