@@ -6,7 +6,7 @@ The library and its voices are those of the package espeakng-loader, so that eve
 import ctypes
 from pathlib import Path
 
-import espeakng_loader  # type: ignore[import-not-found, unused-ignore]
+import espeakng_loader
 import numpy as np
 import numpy.typing as npt
 import soxr
