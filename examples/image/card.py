@@ -1,36 +1,62 @@
 """The model card: `README.md` beside the model's versions, `card_template.md` filled in with what was measured."""
 
 from pathlib import Path
+from typing import Any
 
 from examples.image.evaluate import CLASSES, Score
-from examples.image.measure import Measures
 from examples.image.model import BLOCKS, WIDTHS
+from examples.image.train import LABEL_SMOOTHING
 
 CURVE_ROWS = 8
 TEMPLATE = Path(__file__).with_name("card_template.md")
 
 
-def write(measures: Measures, path: Path) -> None:
-    """Write the card to `path`."""
-    facts = measures.facts() | {"widths": " and ".join(map(str, WIDTHS)), "stages": len(WIDTHS), "blocks": BLOCKS}
+def write(measures: dict[str, Any], path: Path) -> None:
+    """Write the card to `path`. Raises FileNotFoundError where a part that measures has not been run."""
+    if missing := {"training", "graph", "optimised", "served"} - measures.keys():
+        raise FileNotFoundError(f"not measured yet: {', '.join(sorted(missing))}")
+    training, graph = measures["training"], measures["graph"]
+    recipe, images = training["recipe"], graph["images"]
+    score = Score(**graph["score"])
     text = TEMPLATE.read_text().format(
-        **facts,
+        **recipe,
+        **images,
+        **training["speed"],
+        **{key: graph[key] for key in ("confidence", "opset", "ir_version", "scikit_learn")},
+        label_smoothing=LABEL_SMOOTHING,
+        weights=measures["weights"],
+        seconds=training["seconds"],
+        processes=training["processes"],
+        threads=training["threads"],
+        epochs=recipe["steps"] * recipe["batch"] / images["train"],
+        difference=measures["difference"],
+        drift=f"to {graph['drift']:.1e}" if graph["drift"] else "bit for bit",
+        image_share=1 / score.images,
+        size_mb=graph["size_bytes"] / 1e6,
+        widths=" and ".join(map(str, WIDTHS)),
+        stages=len(WIDTHS),
+        blocks=BLOCKS,
         heads=" | ".join(map(str, range(CLASSES))),
         rulers="---:|" * CLASSES,
         scores=_scores(measures),
-        confusion=_confusion(measures.score),
-        classes=_classes(measures.score),
-        curve=_curve(measures),
+        confusion=_confusion(score),
+        classes=_classes(score),
+        candidates="\n".join(measures["optimised"]),
+        curve=_curve(training["curve"]),
     )
     path.write_text(text)
 
 
-def _scores(measures: Measures) -> str:
-    rows = []
-    for name, score in (("nearest neighbour", measures.neighbour), ("digits (shipped)", measures.score)):
-        low, high = score.interval
-        rows.append(f"| {name} | {score.accuracy:.2%} | {score.correct} of {score.images} | {low:.1%} to {high:.1%} |")
-    return "\n".join(rows)
+def _scores(measures: dict[str, Any]) -> str:
+    graph = measures["graph"]
+    found = [("nearest neighbour", graph["neighbour"]), ("digits (shipped)", graph["score"])]
+    found += [(f"the service, version {one['version']}, {one['graph']}", one["score"]) for one in measures["served"]]
+    return "\n".join(_row(name, Score(**score)) for name, score in found)
+
+
+def _row(name: str, score: Score) -> str:
+    low, high = score.interval
+    return f"| {name} | {score.accuracy:.2%} | {score.correct} of {score.images} | {low:.1%} to {high:.1%} |"
 
 
 def _confusion(score: Score) -> str:
@@ -47,10 +73,9 @@ def _classes(score: Score) -> str:
     )
 
 
-def _curve(measures: Measures) -> str:
-    curve = measures.history["curve"]
+def _curve(curve: list[dict[str, float]]) -> str:
     every = -(-len(curve) // CURVE_ROWS)
     return "\n".join(
-        f"| {step:,} | {loss:.3f} | {validation_loss:.3f} | {accuracy:.1%} |"
-        for step, loss, validation_loss, accuracy in reversed(curve[::-1][::every])
+        f"| {point['step']:,} | {point['loss']:.3f} | {point['validation_loss']:.3f} | {point['accuracy']:.1%} |"
+        for point in reversed(curve[::-1][::every])
     )

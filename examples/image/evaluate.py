@@ -1,6 +1,5 @@
-"""Measures of a graph, taken through ONNX Runtime: the confusion matrix and what follows from it."""
+"""Measures of a graph, taken through ONNX Runtime and by scikit-learn."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 CLASSES = 10
-NORMAL_95 = 1.96
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -17,9 +15,12 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """`confusion[true][predicted]` counts images."""
+    """`confusion[true][predicted]` counts images. `precision` and `recall` are by class, 0 where none got the label, or
+    none has it."""
 
     confusion: list[list[int]]
+    precision: list[float]
+    recall: list[float]
 
     @property
     def images(self) -> int:
@@ -39,27 +40,20 @@ class Score:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy (Wilson 1927): what so few images can tell."""
-        z2, n = NORMAL_95**2, self.images
-        centre = self.accuracy + z2 / (2 * n)
-        margin = math.sqrt(z2 * (self.accuracy * (1 - self.accuracy) / n + z2 / (4 * n * n)))
-        return (centre - margin) / (1 + z2 / n), (centre + margin) / (1 + z2 / n)
+        from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-    @property
-    def precision(self) -> list[float]:
-        """By class: correct images of those that got this label, 0 when none did."""
-        return _shares(np.diag(self.confusion), np.sum(self.confusion, axis=0))
-
-    @property
-    def recall(self) -> list[float]:
-        """By class: correct images of those that have this label, 0 when none has."""
-        return _shares(np.diag(self.confusion), np.sum(self.confusion, axis=1))
+        low, high = binomtest(self.correct, self.images).proportion_ci(0.95, method="wilson")
+        return float(low), float(high)
 
 
 def score(predicted: npt.NDArray[np.integer], label: npt.NDArray[np.integer]) -> Score:
-    """Count predicted labels [n] against true ones [n]."""
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
-    np.add.at(confusion, (label, predicted), 1)
-    return Score(confusion=confusion.tolist())
+    """Of predicted labels [n] beside true ones [n]."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    classes = range(CLASSES)
+    precision, recall, _, _ = precision_recall_fscore_support(label, predicted, labels=classes, zero_division=0)
+    confusion = confusion_matrix(label, predicted, labels=classes)
+    return Score(confusion=confusion.tolist(), precision=precision.tolist(), recall=recall.tolist())
 
 
 class Graph:
@@ -81,5 +75,9 @@ class Graph:
         return float(abs(alone - self.run(x)[0]).max())
 
 
-def _shares(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> list[float]:
-    return [float(share) for share in part / np.maximum(whole, 1)]
+def graph_of(version: Path) -> Path:
+    """The CPU's graph of a version's folder."""
+    import yaml
+
+    described = yaml.safe_load((version / "model.yaml").read_text())
+    return version / str(described["graphs"]["cpu"]["path"])

@@ -1,6 +1,5 @@
 """From trained weights to the model's folder: the ONNX graph, which is checked against PyTorch, and `model.yaml`."""
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 
 from examples.image.evaluate import Graph
 from examples.image.model import Classifier, Network
+from examples.publish import publishing
 
 OPSET = 18
 IR_VERSION = 10
@@ -31,20 +31,17 @@ batching: {max_rows: 64}
 
 
 def ship(network: Network, x: npt.NDArray[np.uint8], folder: Path) -> float:
-    """Write `model.onnx` and `model.yaml` to `folder`; return how far the graph is from PyTorch on the images `x`.
+    """Write the version's folder; return how far the graph is from PyTorch on the images `x`.
 
     Raises RuntimeError, and leaves the folder as it was, when that is `LARGEST_DIFFERENCE` or more.
     """
-    model = build(network)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        path = Path(unfinished) / "model.onnx"
-        onnx.save_model(model, path)
+    with publishing(folder) as unfinished:
+        path = unfinished / "model.onnx"
+        onnx.save_model(build(network), path)
         found = difference(network, Graph(path), x)
         if not found < LARGEST_DIFFERENCE:
             raise RuntimeError(f"the graph's probabilities are {found:.1e} from PyTorch's")
-        path.replace(folder / "model.onnx")
-    (folder / "model.yaml").write_text(MODEL_YAML)
+        (unfinished / "model.yaml").write_text(MODEL_YAML)
     return found
 
 

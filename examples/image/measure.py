@@ -1,90 +1,70 @@
 """All the measures of a trained model, as one record that the card is written from."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import sklearn
-import torch
 
-from examples.image import evaluate, export, model
+from examples.image import evaluate, serve
 from examples.image.data import Digits, Split
-from examples.image.evaluate import Graph, Score
+from examples.image.evaluate import Graph
+from examples.speed import Speed
+from examples.training.history import History
+from examples.training.loop import Recipe
+from millrace.evaluating.result import Result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measures:
-    """What the card says. `neighbour` is the nearest-neighbour baseline; the differences are of probabilities."""
-
-    score: Score
-    neighbour: Score
-    difference: float
-    drift: float
-    confidence: float
-    images: dict[str, int]
-    history: dict[str, Any]
-    weights: int
-    size_bytes: int
-    opset: int
-    ir_version: int
-    scikit_learn: str
-    threads: int
-
-    def facts(self) -> dict[str, Any]:
-        """The fields of the card's text, by name."""
-        recipe, run = self.history["recipe"], self.history
-        return {
-            **recipe,
-            **self.images,
-            "seconds": run["seconds"],
-            "epochs": run["steps"] * recipe["batch"] / self.images["train"],
-            "difference": self.difference,
-            "drift": f"to {self.drift:.1e}" if self.drift else "bit for bit",
-            "confidence": self.confidence,
-            "image_share": 1 / self.score.images,
-            "weights": self.weights,
-            "size_mb": self.size_bytes / 1e6,
-            "opset": self.opset,
-            "ir_version": self.ir_version,
-            "scikit_learn": self.scikit_learn,
-            "threads": self.threads,
-        }
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1))
+def read(path: Path) -> dict[str, Any]:
+    """The record so far."""
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record
 
 
-def load(path: Path) -> Measures:
-    """Read what `Measures.save` wrote."""
-    record = json.loads(path.read_text())
-    return Measures(score=Score(**record.pop("score")), neighbour=Score(**record.pop("neighbour")), **record)
+def note(path: Path, **measures: Any) -> None:
+    """Add to the record, or replace what is there of these names."""
+    path.write_text(json.dumps(read(path) | measures, indent=1))
 
 
-def measure(split: Split, work: Path, folder: Path) -> Measures:
-    """Score the graph in `folder` and the baseline on the held-out images; compare it with PyTorch on the others."""
-    path = folder / "model.onnx"
-    graph, network, held_out = Graph(path), model.load(work / "weights.pt"), split.held_out
-    probabilities, label = graph.run(held_out.x)
-    description = onnx.load(path)
-    return Measures(
-        score=evaluate.score(label, held_out.label),
-        neighbour=evaluate.score(nearest(split.train, held_out.x), held_out.label),
-        difference=export.difference(network, graph, np.concatenate([split.train.x, split.validation.x])),
-        drift=graph.drift(held_out.x),
-        confidence=float(probabilities.max(1).mean()),
-        images={"train": len(split.train), "validation": len(split.validation), "held_out": len(held_out)},
-        history=json.loads((work / "history.json").read_text()),
-        weights=model.parameters(network),
-        size_bytes=path.stat().st_size,
-        opset=next(entry.version for entry in description.opset_import if not entry.domain),
-        ir_version=description.ir_version,
-        scikit_learn=sklearn.__version__,
-        threads=torch.get_num_threads(),
-    )
+def of_training(recipe: Recipe, history: History, speed: Speed, processes: int, threads: int) -> dict[str, Any]:
+    """The run: its recipe, curve and speed."""
+    return {
+        "recipe": asdict(recipe),
+        "curve": history.curve,
+        "seconds": history.seconds,
+        "speed": asdict(speed) | {"share": speed.share},
+        "processes": processes,
+        "threads": threads,
+    }
+
+
+def of_graph(path: Path, split: Split) -> dict[str, Any]:
+    """The graph alone, on the held-out images, beside the baseline."""
+    graph, held_out, description = Graph(path), split.held_out, onnx.load(path)
+    probabilities, _ = graph.run(held_out.x)
+    return {
+        "score": asdict(evaluate.score(probabilities.argmax(1), held_out.label)),
+        "neighbour": asdict(evaluate.score(nearest(split.train, held_out.x), held_out.label)),
+        "drift": graph.drift(held_out.x),
+        "confidence": float(probabilities.max(1).mean()),
+        "size_bytes": path.stat().st_size,
+        "opset": next(entry.version for entry in description.opset_import if not entry.domain),
+        "ir_version": description.ir_version,
+        "scikit_learn": sklearn.__version__,
+        "images": {"train": len(split.train), "validation": len(split.validation), "held_out": len(held_out)},
+    }
+
+
+def of_served(version: Path, result: Result, held_out: Digits) -> dict[str, Any]:
+    """A version through the service. Raises RuntimeError where accuracy or confusion matrix are not those of the graph
+    alone, which are scikit-learn's. Both go by the probabilities: of 8 bits, these can tie where `label` does not."""
+    path = evaluate.graph_of(version)
+    alone = evaluate.score(Graph(path).run(held_out.x)[0].argmax(1), held_out.label)
+    serve.same(alone, result)
+    return {"version": version.name, "graph": path.name, "size_bytes": path.stat().st_size, "score": asdict(alone)}
 
 
 def nearest(known: Digits, x: np.ndarray[Any, np.dtype[np.uint8]]) -> evaluate.Labels:

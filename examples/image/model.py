@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from examples.image.norm import BatchNorm
+
 CLASSES = 10
 WIDTHS = (32, 64)
 BLOCKS = 2
@@ -66,7 +68,7 @@ class Classifier(nn.Module):  # type: ignore[misc, unused-ignore]
         return logits.softmax(1), logits.argmax(1)
 
 
-def parameters(network: Network) -> int:
+def parameters(network: nn.Module) -> int:
     """The number of trained weights."""
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -79,11 +81,11 @@ def save(network: Network, path: Path) -> None:
 def load(path: Path) -> Network:
     """The network saved at `path`, ready to be evaluated. Raises FileNotFoundError without one."""
     network = Network(0.0, 1.0)
-    network.load_state_dict(torch.load(path, weights_only=True))
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.eval()
     return network
 
 
 def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
-    return convolution, nn.BatchNorm2d(outputs)
+    return convolution, BatchNorm(outputs)

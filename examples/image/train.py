@@ -1,164 +1,124 @@
-"""Training: AdamW (Loshchilov and Hutter 2019); the learning rate rises linearly, then falls to zero along a cosine.
+"""Training: cross entropy of smoothed labels (Szegedy et al. 2016), images that are augmented anew in each step.
 
 A step's images and their augmentation depend on the seed and the step alone, so a run that was stopped and resumed
 gives the weights of one that was not.
 """
 
-import json
-import math
-import time
-from dataclasses import asdict, dataclass, field
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from examples.image.augment import augment
 from examples.image.data import Digits
-from examples.image.model import Network, parameters
+from examples.image.model import Network, save
+from examples.speed import Speed, matmul_peak_flops, step_flops
+from examples.training.history import History
+from examples.training.loop import Loop, Recipe, autocast
+from examples.training.processes import Group
 
-CHECKPOINT = "checkpoint.pt"
+LABEL_SMOOTHING = 0.05
+PEAK_S = 1.0
+
+
+def recipe(steps: int, *, bfloat16: bool) -> Recipe:
+    """The one of the model that the repository has is that of 2,000 steps in float32."""
+    return Recipe(
+        steps=steps,
+        batch=64,
+        warmup_steps=min(100, steps // 4 + 1),
+        peak_rate=3e-3,
+        weight_decay=0.05,
+        precision="bfloat16" if bfloat16 else "float32",
+        curve_every=max(1, min(100, steps // 5)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What decides the trained weights, beside the images and their augmentation."""
+class Rows:
+    """`x` [rows, 1, 8, 8], augmented; `label` [rows]."""
 
-    steps: int = 2000
-    batch: int = 64
-    warmup_steps: int = 100
-    peak_rate: float = 3e-3
-    weight_decay: float = 0.05
-    label_smoothing: float = 0.05
-    clip_norm: float = 1.0
-    curve_every: int = 100
-    seed: int = 1
-
-    def rate(self, step: int) -> float:
-        """The factor on the learning rate at `step`, in 0..1."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    x: torch.Tensor
+    label: torch.Tensor
 
 
-@dataclass(slots=True, kw_only=True)
-class History:
-    """What a run has measured so far.
+class Reading:
+    """Implements `Task`."""
 
-    `seconds` counts training only and adds up over resumed runs. `curve` has (step, loss of the step's images,
-    validation loss, validation accuracy); it is for reporting, nothing is chosen by it.
-    """
+    unit = "images"
 
-    steps: int = 0
-    seconds: float = 0.0
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)
+    def __init__(self, digits: Digits, validation: Digits, plan: Recipe, group: Group) -> None:
+        torch.manual_seed(plan.seed)
+        self._digits, self._validation, self._recipe, self._group = digits, validation, plan, group
+        self.network = Network(float(digits.x.mean()), float(digits.x.std()))
+
+    def batch(self, step: int) -> Rows:
+        """Every process augments all of a step's rows, which costs little, and keeps its own."""
+        random = np.random.default_rng((self._recipe.seed, step))
+        picked = self._digits.pick(random.choice(len(self._digits), self._recipe.batch, replace=False))
+        generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+        x = augment(torch.from_numpy(picked.x).float(), generator)
+        share = list(self._group.share(self._recipe.batch))
+        return Rows(x=x[share], label=torch.from_numpy(picked.label)[share])
+
+    def amount(self, batch: Rows) -> float:
+        return float(len(batch.x))
+
+    def loss(self, network: nn.Module, batch: Rows) -> torch.Tensor:
+        logits = network(batch.x.to(self._group.device))
+        return cross_entropy(logits.float(), batch.label.to(logits.device), label_smoothing=LABEL_SMOOTHING)
+
+    def validate(self) -> dict[str, float]:
+        """Loss and accuracy of images that are not augmented."""
+        logits = self.network(torch.from_numpy(self._validation.x).float().to(self._group.device)).float().cpu()
+        label = torch.from_numpy(self._validation.label)
+        accuracy = (logits.argmax(1) == label).float().mean().item()
+        return {"validation_loss": cross_entropy(logits, label).item(), "accuracy": accuracy}
 
 
 def train(
-    digits: Digits, validation: Digits, recipe: Recipe, work: Path, *, resume: bool, save_every_s: float = 10
-) -> Network:
-    """Train on `digits` and return the network; checkpoints and `history.json` go to `work`.
+    group: Group, digits: Digits, validation: Digits, plan: Recipe, work: Path, resume: bool, save_every_s: float = 10
+) -> History:
+    """One process of a training: checkpoints, `history.json` and at the end `weights.pt` go to `work`.
 
-    With `resume`, continues the checkpoint in `work`; raises FileNotFoundError when there is none, and RuntimeError
+    With `resume` goes on from the checkpoint in `work`; raises FileNotFoundError when there is none, and RuntimeError
     when another recipe made it.
     """
-    torch.manual_seed(recipe.seed)
-    network = Network(float(digits.x.mean()), float(digits.x.std()))
-    optimizer = _optimizer(network, recipe)
-    history = _restore(work / CHECKPOINT, network, optimizer, recipe) if resume else History()
-    work.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    console.print(f"{parameters(network):,} weights, {len(digits):,} images, steps {history.steps}..{recipe.steps}")
-    saved = time.monotonic()
-    with _progress(console) as progress:
-        task = progress.add_task("train", total=recipe.steps, completed=history.steps, status="")
-        while history.steps < recipe.steps:
-            started = time.monotonic()
-            loss = _step(network, optimizer, batch(digits, recipe, history.steps), recipe, history.steps)
-            history.steps += 1
-            history.seconds += time.monotonic() - started
-            if history.steps % recipe.curve_every == 0 or history.steps == recipe.steps:
-                validation_loss, accuracy = validate(network, validation)
-                history.curve.append((history.steps, loss, validation_loss, accuracy))
-                console.print(f"step {history.steps}: loss {loss:.3f}, validation {validation_loss:.3f} {accuracy:.1%}")
-            progress.update(task, completed=history.steps, status=f"loss {loss:.3f}")
-            if time.monotonic() - saved > save_every_s or history.steps == recipe.steps:
-                _save(work, network, optimizer, history, recipe)
-                saved = time.monotonic()
-    network.eval()
-    return network
+    task = Reading(digits, validation, plan, group)
+    history = Loop(task, plan, work, group, resume=resume).run(save_every_s=save_every_s)
+    if group.first:
+        save(task.network, work / "weights.pt")
+    return history
 
 
-def batch(digits: Digits, recipe: Recipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The augmented images [batch, 1, 8, 8] and the labels [batch] of `step`, the same in every run with this seed."""
-    random = np.random.default_rng((recipe.seed, step))
-    picked = digits.pick(random.choice(len(digits), recipe.batch, replace=False))
-    generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-    return augment(torch.from_numpy(picked.x).float(), generator), torch.from_numpy(picked.label)
+def speed(digits: Digits, plan: Recipe, history: History, device: str) -> Speed:
+    """Of the training that has been, waiting for its images included; the peak is that of all the machine's cores."""
+    task = Reading(digits, digits, plan, Group(device=device))
+    network, rows = task.network.to(device), task.batch(0)
+
+    def step() -> None:
+        with autocast(device, plan.precision):
+            loss = task.loss(network, rows)
+        loss.backward()
+
+    dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
+    return Speed(
+        amount=history.rate,
+        unit=task.unit,
+        flops=step_flops(step) / task.amount(rows) * history.rate,
+        peak=peak_flops(dtype, device),
+    )
 
 
-def validate(network: Network, validation: Digits) -> tuple[float, float]:
-    """Mean loss and accuracy on images that are not augmented."""
-    network.eval()
-    label = torch.from_numpy(validation.label)
-    with torch.no_grad():
-        logits = network(torch.from_numpy(validation.x).float())
-    network.train()
-    return cross_entropy(logits, label).item(), (logits.argmax(1) == label).float().mean().item()
-
-
-def _step(
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    rows: tuple[torch.Tensor, torch.Tensor],
-    recipe: Recipe,
-    step: int,
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.peak_rate * recipe.rate(step)
-    x, label = rows
-    loss = cross_entropy(network(x), label, label_smoothing=recipe.label_smoothing)
-    value: float = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss at step {step} is {value}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-    optimizer.step()
-    return value
-
-
-def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    matrices = [weight for weight in network.parameters() if weight.ndim > 1]
-    vectors = [weight for weight in network.parameters() if weight.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.peak_rate)
-
-
-def _save(work: Path, network: Network, optimizer: torch.optim.Optimizer, history: History, recipe: Recipe) -> None:
-    record = {"recipe": asdict(recipe), **asdict(history)}
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **record}
-    unfinished = work / f"{CHECKPOINT}.new"
-    torch.save(state, unfinished)
-    unfinished.replace(work / CHECKPOINT)
-    (work / "history.json").write_text(json.dumps(record, indent=1))
-
-
-def _restore(checkpoint: Path, network: Network, optimizer: torch.optim.Optimizer, recipe: Recipe) -> History:
-    if not checkpoint.exists():
-        raise FileNotFoundError(f"nothing to resume: {checkpoint} does not exist")
-    state = torch.load(checkpoint, weights_only=True)
-    if state["recipe"] != asdict(recipe):
-        raise RuntimeError(f"{checkpoint} was made with another recipe: {state['recipe']}")
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    return History(steps=state["steps"], seconds=state["seconds"], curve=state["curve"])
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[status]}"), console=console)
+def peak_flops(dtype: torch.dtype, device: str) -> float:
+    """Of large products, by as many threads as there are cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        return matmul_peak_flops(PEAK_S, dtype, device)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,6 +1,8 @@
-"""pycode: a small language model of Python source, from the standard library's files to a graph that the worker serves.
+"""pycode, a small language model of Python source, from the standard library's files to a decoder that is served:
 
-    data ─► tokenizer ─► train ─► export ─► evaluate (beside baseline) ─► card
+    data ─► train ─► export ─► measure ─► optimise ─► serve ─► card
+
+And origin, a classifier of the same sources, in `classifier`.
 
 `python -m examples.text --help` runs the whole path, or one part of it.
 """

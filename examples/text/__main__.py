@@ -1,26 +1,52 @@
-"""Make pycode: prepare, train, export, measure, and write the card."""
+"""Make pycode: prepare, train, export, measure, optimise, serve, write the card; and then origin, the classifier."""
 
 import argparse
 import os
+import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from enum import StrEnum
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from examples.text import card, export, measure, model, prepare, train
+from examples.text import card, export, measure, model, optimise, pace, prepare, record, serve, shipped, train
+from examples.text.classifier import __main__ as classifier
 from examples.text.export import Storage
+from examples.text.prepare import JUDGING, SERVED
+from examples.training import history as histories
+from examples.training import processes
+from examples.training.checkpoint import load
+from examples.training.history import History
+from examples.training.loop import CHECKPOINT
+from examples.training.processes import Group
 
-PARTS = ("prepare", "train", "export", "measure", "card")
+PARTS = ("prepare", "train", "export", "measure", "optimise", "serve", "card", "classifier")
+STEPS, QUICK_STEPS = 700, 60
+QUICK_FILES, QUICK_PASSAGES = 12, 8
+"""One file in so many, and so many passages."""
+MOST_LOSS, QUICK_LOSS = 0.01, 0.1
+"""Of the perplexity, as a share."""
+MEASURES = "measures.json"
+
+
+class Recipe(StrEnum):
+    """What is trained: a model that fits into a quarter of an hour, or again the one in the repository."""
+
+    STORY = "story"
+    SHIPPED = "shipped"
+
 
 EXAMPLES = """\
 examples:
-  python -m examples.text                                  everything, about an hour on two cores
+  python -m examples.text                                  everything, within 15 minutes on two cores
+  python -m examples.text --quick --work build/try         the whole path, within 2
   python -m examples.text --only train --resume            go on from the newest checkpoint
-  python -m examples.text --only train --resume --steps 2000   the same, but be done sooner
-  python -m examples.text --only export measure card       after the training
+  python -m examples.text --only train --processes 2       in two processes, or on two GPUs
+  python -m examples.text --only export measure optimise serve card    after the training
+  python -m examples.text --recipe shipped                 the recipe of models/pycode: about an hour
 """
 
 
@@ -35,17 +61,34 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
     )
+    parser.add_argument("--recipe", type=Recipe, choices=list(Recipe), default=Recipe.STORY, help="(%(default)s)")
+    parser.add_argument("--work", type=Path, help="streams, checkpoints and graphs (build/RECIPE)")
     parser.add_argument(
-        "--work", type=Path, default=Path("build/pycode"), help="streams, checkpoints and graphs (%(default)s)"
+        "--out",
+        type=Path,
+        help="the folder to ship; the card goes beside it, and the smaller graph as the next version "
+        "(models/pycode/1 in the work folder)",
     )
-    parser.add_argument("--out", type=Path, default=Path("models/pycode/1"), help="the folder to ship (%(default)s)")
-    parser.add_argument(
-        "--storage", type=Storage, choices=list(Storage), default=Storage.FP16, help="of the shipped weights"
-    )
-    parser.add_argument("--steps", type=int, default=train.Recipe().steps, help="training steps (%(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the work folder")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="(%(default)s)")
-    return parser.parse_args(given)
+    parser.add_argument("--storage", type=Storage, choices=list(Storage), help="of the shipped weights (fp32, fp16)")
+    parser.add_argument("--quick", action="store_true", help="few files and steps: the path, not the quality")
+    parser.add_argument("--steps", type=int, help=f"training steps ({STEPS}; {QUICK_STEPS} with --quick)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in the work folder")
+    parser.add_argument("--processes", type=int, default=1, help="that train together (%(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all processes (%(default)s)")
+    return _completed(parser, parser.parse_args(given))
+
+
+def _completed(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> argparse.Namespace:
+    again = chosen.recipe is Recipe.SHIPPED
+    if again and (chosen.quick or chosen.processes > 1):
+        parser.error("--recipe shipped: it has neither --quick nor --processes")
+    chosen.work = chosen.work or Path("build") / ("pycode" if again else "text")
+    chosen.out = chosen.out or chosen.work / "models" / "pycode" / "1"
+    if chosen.out.name != "1":
+        parser.error("--out: its last part is the version, and must be 1")
+    chosen.storage = chosen.storage or (Storage.FP16 if again else Storage.FP32)
+    chosen.steps = chosen.steps or (shipped.Recipe().steps if again else QUICK_STEPS if chosen.quick else STEPS)
+    return chosen
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -53,33 +96,128 @@ def main(given: Sequence[str] | None = None) -> None:
     chosen = arguments(given)
     console = Console()
     torch.set_num_threads(chosen.threads)
-    work: Path = chosen.work
-    if "prepare" in chosen.only:
-        console.rule("prepare")
-        console.print(prepare.prepare(work).counts)
-    prepared = prepare.load(work)
-    if "train" in chosen.only:
-        console.rule("train")
-        recipe = replace(train.Recipe(), steps=chosen.steps)
-        trained = train.train(prepared.train, prepared.held_out, recipe, work, resume=chosen.resume)
-        model.save(trained, prepared.tokenizer, work / "weights")
-    if "export" in chosen.only:
-        console.rule("export")
-        for storage in Storage:
-            export.build(work / "weights", storage, work / "graphs" / storage)
-            console.print(storage, export.size_bytes(work / "graphs" / storage), "bytes")
-        export.ship(work / "graphs" / chosen.storage, chosen.storage, chosen.out)
-    if "measure" in chosen.only:
-        console.rule("measure")
-        measures = measure.measure(prepared, work, chosen.storage, chosen.threads)
-        measures.save(work / "measures.json")
-        console.print(measures)
-    if "card" in chosen.only:
-        card.write(chosen.out, measure.load(work / "measures.json"), chosen.out.parent / "README.md")
+    parts = {
+        "prepare": _prepare,
+        "train": _train_again if chosen.recipe is Recipe.SHIPPED else _train,
+        "export": _export,
+        "measure": _measure,
+        "optimise": _optimise,
+        "serve": _serve,
+        "card": _write_card,
+        "classifier": _classifier,
+    }
+    for part in PARTS:
+        if part in chosen.only:
+            console.rule(part)
+            parts[part](chosen, console)
+
+
+def _prepare(chosen: argparse.Namespace, console: Console) -> None:
+    wanted = {"one_in": QUICK_FILES, "passages": QUICK_PASSAGES} if chosen.quick else {}
+    console.print(prepare.prepare(chosen.work, **wanted).counts)
+
+
+def _train(chosen: argparse.Namespace, console: Console) -> None:
+    prepared, shape = prepare.load(chosen.work), train.QUICK if chosen.quick else train.Shape()
+    plan = train.recipe(chosen.steps, bfloat16=pace.has_bfloat16())
+    given = (prepared.train, prepared.held_out, shape, plan, chosen.work, chosen.resume)
+    processes.run(train.train, chosen.processes, chosen.threads, *given)
+    model.save(train.load(chosen.work / "weights.pt", shape), prepared.tokenizer, chosen.work / "weights")
+    history = History(**load(chosen.work / CHECKPOINT, asdict(plan))["history"])
+    histories.draw(history, {"perplexity": "perplexity of held-out windows"}, chosen.work / "curve.png")
+    task = train.Continuing(*given[:4], Group(device=pace.device()))
+    speed = pace.pace(task, plan, history, pace.device())
+    epochs = history.amount / prepared.counts["train_tokens"]
+    told = (
+        f"{history.steps:,} steps of {history.amount / history.steps:,.0f} tokens ({epochs:.1f} epochs), "
+        f"{history.seconds:.0f} s; processes: {chosen.processes}, threads: {chosen.threads}; {speed}. "
+        f"AdamW, rate {plan.peak_rate}, {plan.warmup_steps} steps of warm-up and a cosine; weight decay "
+        f"{plan.weight_decay}, gradient norm at most {plan.clip_norm}, {plan.precision}"
+    )
+    console.print(told)
+    command = "python -m examples.text" + " --quick" * chosen.quick
+    record.note(chosen.work / MEASURES, training=told, command=command, speed=asdict(speed) | {"share": speed.share})
+
+
+def _train_again(chosen: argparse.Namespace, console: Console) -> None:
+    prepared, plan = prepare.load(chosen.work), replace(shipped.Recipe(), steps=chosen.steps)
+    trained, history = shipped.train(prepared.train, prepared.held_out, plan, chosen.work, resume=chosen.resume)
+    model.save(trained, prepared.tokenizer, chosen.work / "weights")
+    epochs = history.tokens / prepared.counts["train_tokens"]
+    told = (
+        f"{history.steps:,} steps of {plan.step_tokens:,} tokens ({epochs:.1f} epochs), {history.seconds / 60:.0f} "
+        f"minutes on {chosen.threads} CPU cores, {history.tokens / history.seconds:,.0f} tokens/s; planned steps: "
+        + "; ".join(f"{length:,} from step {first:,} on" for first, length in history.plans)
+    )
+    console.print(told)
+    record.note(chosen.work / MEASURES, training=told, command="python -m examples.text --recipe shipped")
+
+
+def _storages(chosen: argparse.Namespace) -> list[Storage]:
+    """Those that are built and measured: fp32, which is held against PyTorch, is always one."""
+    every = chosen.recipe is Recipe.SHIPPED
+    return [storage for storage in Storage if every or storage in (Storage.FP32, chosen.storage)]
+
+
+def _export(chosen: argparse.Namespace, console: Console) -> None:
+    for storage in _storages(chosen):
+        graph = chosen.work / "graphs" / storage
+        export.build(chosen.work / "weights", storage, graph)
+        console.print(f"{storage}: {export.size_bytes(graph):,} bytes")
+    export.ship(chosen.work / "graphs" / chosen.storage, chosen.storage, chosen.out)
+
+
+def _measure(chosen: argparse.Namespace, console: Console) -> None:
+    prepared = prepare.load(chosen.work)
+    quality = measure.measure(prepared, chosen.work, _storages(chosen), chosen.threads)
+    for name, found in ({"trigram": quality["trigram"]} | quality["graphs"]).items():
+        console.print(f"{name}: perplexity {found['perplexity']:.3f}, {found['bits_per_byte']:.4f} bits per byte")
+    found = {"storage": chosen.storage.value, "python": platform.python_version(), "corpus": prepared.counts}
+    record.note(chosen.work / MEASURES, quality=quality, **found)
+
+
+def _optimise(chosen: argparse.Namespace, console: Console) -> None:
+    lines = optimise.optimise(
+        chosen.out,
+        chosen.work / JUDGING,
+        console,
+        most_loss=QUICK_LOSS if chosen.quick else MOST_LOSS,
+        quick=chosen.quick,
+        threads=chosen.threads,
+    )
+    record.note(chosen.work / MEASURES, candidates=lines)
+
+
+def _serve(chosen: argparse.Namespace, console: Console) -> None:
+    """Raises RuntimeError where the service's figures are not those of the graph alone."""
+    words, data = prepare.load(chosen.work).tokenizer, chosen.work / SERVED
+    pages = chosen.work / "evaluation"
+    served = serve.decoder(chosen.out, data, words, prepare.texts(data), pages, chosen.threads)
+    for one in served:
+        for how in ("alone", "served"):
+            found = f"perplexity {one[how]['perplexity']:.5f}, {one[how]['bits_per_byte']:.6f} bits per byte"
+            console.print(f"version {one['version']} {how}: {found}")
+    record.note(chosen.work / MEASURES, served=served)
+    console.print(f"{pages / '1' / 'report.html'}", soft_wrap=True)
+
+
+def _write_card(chosen: argparse.Namespace, console: Console) -> None:
+    path = chosen.out.parent / "README.md"
+    card.write(chosen.out, record.read(chosen.work / MEASURES), path)
+    console.print(str(path), soft_wrap=True)
+
+
+def _classifier(chosen: argparse.Namespace, console: Console) -> None:
+    """The other model of this folder, in a work folder below; its training goes on where it has begun."""
+    work = chosen.work / "classifier"
+    given = ["--work", str(work), "--out", str(chosen.out.parents[1] / "origin" / "1")]
+    given += ["--threads", str(chosen.threads), "--processes", str(chosen.processes)]
+    given += ["--quick"] * chosen.quick + ["--resume"] * (chosen.resume and (work / CHECKPOINT).exists())
+    classifier.main(given)
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (FileNotFoundError, FloatingPointError, RuntimeError) as error:
+    except (FileNotFoundError, FloatingPointError, RuntimeError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -10,12 +10,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from examples.text.tokenizer import CONTEXT_TOKENS, SEPARATOR_ID, Tokens
+from examples.text.tokenizer import CONTEXT_TOKENS, SEPARATOR_ID, Tokens, token_bytes
 
 Floats = npt.NDArray[np.float32]
 
@@ -88,6 +89,19 @@ class Graph:
                 return
             yield token
             ids = np.array([[token]], np.int64)
+
+
+def of_texts(graph: Graph, words: Any, texts: Sequence[str]) -> Score:
+    """Of each text on its own, which has to fit into the context. Its first token, which follows nothing, is free."""
+    lengths, scores = token_bytes(words), []
+    for text in texts:
+        stream = np.array(words.encode(text, add_special_tokens=False).ids, np.int64)
+        scores.append(score(graph.costs(stream), stream, lengths))
+    return Score(
+        nats=sum(one.nats for one in scores),
+        tokens=sum(one.tokens for one in scores),
+        text_bytes=sum(one.text_bytes for one in scores),
+    )
 
 
 def _costs(logits: Floats, tokens: Tokens) -> Floats:

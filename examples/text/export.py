@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from examples.publish import publishing
 from examples.text.tokenizer import CONTEXT_TOKENS
 
 MODEL_FILES = ("genai_config.json", "model.onnx", "model.onnx.data", "tokenizer.json", "tokenizer_config.json")
 
 MODEL_YAML = """\
-name: pycode
+name: {name}
 task: text-generation
 engine: generation
 description: A small Llama-architecture model that continues Python source, trained on the Python standard library.
@@ -84,11 +85,12 @@ def halve(path: Path) -> None:
 
 
 def ship(built: Path, storage: Storage, folder: Path) -> None:
-    """Copy a built model to `folder`, with the `model.yaml` that the worker reads. Replaces what is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in MODEL_FILES:
-        shutil.copyfile(built / name, folder / name)
-    (folder / "model.yaml").write_text(MODEL_YAML.format(precision=storage.precision, context_tokens=CONTEXT_TOKENS))
+    """Copy a built model to `folder`, with the `model.yaml` that the worker reads. Replaces what is there, at once."""
+    description = MODEL_YAML.format(name=folder.parent.name, precision=storage.precision, context_tokens=CONTEXT_TOKENS)
+    with publishing(folder) as unfinished:
+        for name in MODEL_FILES:
+            shutil.copyfile(built / name, unfinished / name)
+        (unfinished / "model.yaml").write_text(description)
 
 
 def size_bytes(folder: Path) -> int:

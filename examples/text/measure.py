@@ -1,9 +1,7 @@
-"""All the measures of a trained model, as one record that the card is written from."""
+"""The measures of a trained decoder's graphs, as one record that the card is written from."""
 
-import json
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,106 +18,38 @@ GREEDY_TOKENS = 48
 DRIFT_TOKENS = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A graph: its score, its folder's size, and the largest change of a logit when tokens are fed one at a time."""
+def measure(prepared: Prepared, work: Path, storages: Iterable[Storage], threads: int) -> dict[str, Any]:
+    """Score the trigram and the graphs in `work` on the held-out stream; compare fp32's text with PyTorch's.
 
-    score: Score
-    size_bytes: int
-    drift: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measures:
-    """What the card says. `storage` is the one that is shipped; `graphs` has a key for each storage."""
-
-    storage: str
-    trigram: Score
-    graphs: dict[str, Measured]
-    greedy_equal: int
-    greedy_prompts: int
-    corpus: dict[str, int]
-    history: dict[str, Any]
-    configuration: dict[str, Any]
-    weights: int
-    python: str
-    threads: int
-
-    def facts(self) -> dict[str, Any]:
-        """The fields of the card's text, by name."""
-        shape, recipe, run = self.configuration, self.history["recipe"], self.history
-        return {
-            "layers": shape["num_hidden_layers"],
-            "hidden": shape["hidden_size"],
-            "heads": shape["num_attention_heads"],
-            "kv_heads": shape["num_key_value_heads"],
-            "head_size": shape["head_dim"],
-            "intermediate": shape["intermediate_size"],
-            "vocabulary": shape["vocab_size"],
-            "context": shape["max_position_embeddings"],
-            "weights": self.weights,
-            "python": self.python,
-            "threads": self.threads,
-            "steps": run["steps"],
-            "plans": "; ".join(f"{length:,} from step {first:,} on" for first, length in run["plans"]),
-            "step_tokens": recipe["step_tokens"],
-            "epochs": run["tokens"] / self.corpus["train_tokens"],
-            "minutes": run["seconds"] / 60,
-            "rate": run["tokens"] / run["seconds"],
-            "storage": self.storage,
-            "size_mb": self.graphs[self.storage].size_bytes / 1e6,
-            "scored_tokens": self.trigram.tokens,
-            "scored_bytes": self.trigram.text_bytes,
-            **self.corpus,
-        }
-
-    def save(self, path: Path) -> None:
-        """Write the record as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1))
-
-
-def load(path: Path) -> Measures:
-    """Read what `Measures.save` wrote."""
-    record = json.loads(path.read_text())
-    graphs = {
-        name: Measured(score=Score(**graph["score"]), size_bytes=graph["size_bytes"], drift=graph["drift"])
-        for name, graph in record.pop("graphs").items()
-    }
-    return Measures(graphs=graphs, trigram=Score(**record.pop("trigram")), **record)
-
-
-def measure(prepared: Prepared, work: Path, storage: Storage, threads: int) -> Measures:
-    """Score the trigram and the graphs in `work` on the held-out stream; compare fp32's text with PyTorch's."""
+    A graph's drift is the largest change of a logit when tokens are fed one at a time."""
     lengths = tokenizer.token_bytes(prepared.tokenizer)
     stream = prepared.held_out
     trigram = baseline.fit(prepared.train_plain, len(lengths))
     reference = model.load(work / "weights")
-    graphs: dict[str, Measured] = {}
-    for kind in Storage:
-        folder = work / "graphs" / kind
+    graphs = {}
+    for storage in storages:
+        folder = work / "graphs" / storage
         graph = evaluate.Graph(folder, threads)
-        graphs[kind.value] = Measured(
-            score=evaluate.score(graph.costs(stream), stream, lengths),
-            size_bytes=export.size_bytes(folder),
-            drift=_drift(graph, stream[:DRIFT_TOKENS]),
-        )
+        graphs[storage.value] = {
+            **of_score(evaluate.score(graph.costs(stream), stream, lengths)),
+            "size_bytes": export.size_bytes(folder),
+            "drift": _drift(graph, stream[:DRIFT_TOKENS]),
+        }
     prompts = [prepared.tokenizer.encode(prompt).ids for prompt in GREEDY_PROMPTS]
     exact = evaluate.Graph(work / "graphs" / Storage.FP32, threads)
-    return Measures(
-        storage=storage.value,
-        trigram=evaluate.score(trigram.nats(stream), stream, lengths),
-        graphs=graphs,
-        greedy_equal=sum(
-            list(exact.generate(ids, max_tokens=GREEDY_TOKENS)) == _greedy(reference, ids) for ids in prompts
-        ),
-        greedy_prompts=len(prompts),
-        corpus=prepared.counts,
-        history=json.loads((work / "history.json").read_text()),
-        configuration=reference.config.to_dict(),
-        weights=model.parameters(reference),
-        python=platform.python_version(),
-        threads=threads,
-    )
+    equal = [list(exact.generate(ids, max_tokens=GREEDY_TOKENS)) == _greedy(reference, ids) for ids in prompts]
+    return {
+        "trigram": of_score(evaluate.score(trigram.nats(stream), stream, lengths)),
+        "graphs": graphs,
+        "greedy_equal": sum(equal),
+        "greedy_prompts": len(prompts),
+        "configuration": reference.config.to_dict(),
+        "weights": model.parameters(reference),
+    }
+
+
+def of_score(score: Score) -> dict[str, Any]:
+    return asdict(score) | {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
 
 
 def _drift(graph: evaluate.Graph, tokens: tokenizer.Tokens) -> float:

@@ -15,6 +15,7 @@ SEPARATOR_ID = 0
 VOCABULARY_SIZE = 4096
 CONTEXT_TOKENS = 1024
 CUT_EVERY = 100
+LEAST_TOKENS = 16
 
 Tokens = npt.NDArray[np.int64]
 
@@ -52,6 +53,24 @@ def encode_with_cuts(tokenizer: Tokenizer, documents: Sequence[Document], seed: 
     """
     source = random.Random(seed)
     return _joined(tokenizer, (list(_pieces(document.text, source)) for document in documents))
+
+
+def passages(tokenizer: Tokenizer, documents: Sequence[Document], most_tokens: int) -> list[str]:
+    """The documents' lines, as many at once as have about `most_tokens`. Lines that are longer alone are left out, and
+    so are passages of fewer than `LEAST_TOKENS`."""
+    found = []
+    for document in documents:
+        lines = document.text.splitlines(keepends=True)
+        begun, tokens = "", 0
+        for line, encoding in zip(lines, tokenizer.encode_batch(lines, add_special_tokens=False), strict=True):
+            length = len(encoding.ids)
+            if tokens + length > most_tokens:
+                found.append((tokens, begun))
+                begun, tokens = "", 0
+            if length <= most_tokens:
+                begun, tokens = begun + line, tokens + length
+        found.append((tokens, begun))
+    return [passage for tokens, passage in found if tokens >= LEAST_TOKENS]
 
 
 def token_bytes(tokenizer: Tokenizer) -> Tokens:

