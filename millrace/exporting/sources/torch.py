@@ -7,7 +7,6 @@ def model():
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,10 @@ from millrace.exporting import called, feeds, folder, graphs, trust
 from millrace.exporting.built import Built, Plan
 from millrace.exporting.order import Order, Precision, check_precision
 from millrace.exporting.packages import need, versions
+from millrace.exporting.sources.traced import Example
 from millrace.exporting.stages import Stages
 
 PROGRAM = ".pt2"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """What is traced: a module or an ExportedProgram, with inputs by name, in their order."""
-
-    module: Any
-    inputs: Mapping[str, Any]
-    shapes: Any = None
-    """torch.export's dynamic shapes, by input; None: those of a program, or the batch alone."""
 
 
 class Torch:

@@ -18,7 +18,7 @@ from millrace.exporting.feeds import Feed, random_feeds
 from millrace.exporting.order import Order
 from millrace.exporting.parity import Comparison, Parity, Tensors, limits
 from millrace.exporting.parity import compare as compare_tensors
-from millrace.exporting.sources.torch import Example
+from millrace.exporting.sources.traced import Example
 
 
 def write(traced: Example, folder: Path) -> None:

@@ -21,7 +21,7 @@ from millrace.exporting.parity import compare as compare_tensors
 from millrace.exporting.sources import torch_graph
 from millrace.exporting.sources.huggingface import beside, located
 from millrace.exporting.sources.huggingface.architecture import EMBEDDING, IMAGE, SOUND, SPEECH, TEXT, Architecture
-from millrace.exporting.sources.torch import Example
+from millrace.exporting.sources.traced import Example
 from millrace.exporting.stages import Stages
 
 STATES, LOGITS = "last_hidden_state", "logits"
