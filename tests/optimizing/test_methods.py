@@ -69,6 +69,17 @@ def test_without_calibration_data_there_are_no_static_ranges(tmp_path: Path) -> 
         methods.make(Method.INT8_STATIC, version.read(write(tmp_path), "cpu"), tmp_path / "o", None, Calibration.MINMAX)
 
 
+def test_probabilities_keep_their_floats_where_all_else_has_8_bits(tmp_path: Path) -> None:
+    digits, out = version.read(ROOT / "models" / "digits" / "1", "cpu"), tmp_path / "made.onnx"
+    with np.load(ROOT / "models" / "digits" / "held_out.npz") as held_out:
+        x = held_out["x"].astype(np.float32)
+    methods.make(Method.INT8_STATIC, digits, out, iter([{"x": x[:64]}]), Calibration.MINMAX)
+    probabilities = graphs.open_session(out, "cpu", 1).run(["probabilities"], {"x": x})[0]
+    assert np.abs(probabilities.sum(axis=1) - 1).max() < 1e-5
+    assert len(np.unique(probabilities)) > 1_000
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(out).graph.node}
+
+
 def test_entropy_needs_inputs_of_one_length(tmp_path: Path) -> None:
     feeds: list[Tensors] = [{"input_ids": np.ones((1, length)), "attention_mask": np.ones((1, 4))} for length in (4, 5)]
     original = version.read(write(tmp_path, attention()), "cpu")

@@ -27,6 +27,8 @@ from millrace.optimizing.version import Version
 DYNAMIC = ["MatMul", "Attention", "LSTM", "Gather"]
 """Not Conv: its product of whole numbers is slower than that of floats."""
 ROWS_DEPEND = "its streams would depend on each other: see int8-block"
+ENDS = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+"""That stay in floats where an output comes from them: what a caller gets has more than 256 values."""
 METHODS = {Calibration.MINMAX: CalibrationMethod.MinMax, Calibration.ENTROPY: CalibrationMethod.Entropy}
 
 
@@ -52,7 +54,7 @@ def dynamic(version: Version, out: Path) -> None:
 
 def static(version: Version, out: Path, feeds: Iterator[Tensors] | None, calibrate: Calibration) -> None:
     """Whole numbers with signs on both sides, a scale for each channel of weights, QuantizeLinear and DequantizeLinear
-    around each operator."""
+    around each operator but `ENDS`."""
     if version.decoder is not None:
         raise Unsuitable("no range of activations holds for all texts: see int8-block")
     if feeds is None:
@@ -66,6 +68,7 @@ def static(version: Version, out: Path, feeds: Iterator[Tensors] | None, calibra
         quant_pre_process(
             version.graph, source, skip_symbolic_shape=True, save_as_external_data=large, all_tensors_to_one_file=True
         )
+        ends = _name_ends(source)
         quantize_static(
             source,
             made,
@@ -75,9 +78,21 @@ def static(version: Version, out: Path, feeds: Iterator[Tensors] | None, calibra
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=METHODS[calibrate],
+            nodes_to_exclude=ends,
             use_external_data_format=large,
         )
         graphs.store(onnx.load(made), out)
+
+
+def _name_ends(path: Path) -> list[str]:
+    """The names of the ENDS that outputs come from; those that have none get one."""
+    model = onnx.load(path, load_external_data=False)
+    outputs = {port.name for port in model.graph.output}
+    ends = [node for node in model.graph.node if node.op_type in ENDS and outputs & {*node.output}]
+    for node in ends:
+        node.name = node.name or f"end_of_{node.output[0]}"
+    path.write_bytes(model.SerializeToString())
+    return [node.name for node in ends]
 
 
 def _shapes(feed: Tensors) -> tuple[tuple[int, ...], ...]:
