@@ -70,6 +70,8 @@ tenants:
         (f"tenants: {{a: {{keys: [{{id: '0123456789', hash: '{HASH}', created: soon}}]}}}}", "created must be a time"),
         (f"tenants: {{'*': {{keys: [{{id: '0123456789', hash: '{HASH}', created: 2026-01-01}}]}}}}", "only a policy"),
         ("tenants: !!python/object/apply:os.system [ls]", "not YAML"),
+        ("tenants:\n  a: {admin: false}\n  b: {}\n  a: {admin: true}", "line 4: a stands there twice"),
+        ("tenants: {a: {admin: false, weight: 1, admin: true}}", "line 1: admin stands there twice"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_with_a_sentence(text: str, problem: str) -> None:

@@ -69,7 +69,7 @@ class Tenants:
     def parse(cls, text: str) -> Self:
         """Raises ValueError with a sentence that says where the file is wrong."""
         try:
-            told = yaml.safe_load(text)
+            told = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"is not YAML: {_where(error)}") from None
         told = _mapping("the file", told, ("tenants",))
@@ -82,6 +82,19 @@ class Tenants:
         """The file's text."""
         told = {name: tell_policy(tenant.policy) | _tell_keys(tenant) for name, tenant in self.by_name.items()}
         return yaml.safe_dump({"tenants": told}, sort_keys=False, allow_unicode=True, width=200)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's own reader takes the last of two equal keys of a mapping: somebody's rights would depend on it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _tenant(name: object, told: object) -> Tenant:
