@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity export-check gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity frameworks export-check examples-check gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
 .DEFAULT_GOAL := help
 
 help:
@@ -72,9 +72,16 @@ parity: $(PARITY) ## compare exported models with transformers: logits and greed
 
 TENSORFLOW := build/export/environments
 
-export-check: $(PARITY) ## export small models of PyTorch, transformers and TensorFlow and serve them, 2 minutes; downloads torch and TensorFlow
+WITH_FRAMEWORKS = MILLRACE_ENVIRONMENTS=$(CURDIR)/$(TENSORFLOW) build/parity/bin/python -m pytest --numprocesses 2 --dist loadfile
+
+frameworks: $(PARITY) ## install torch, and TensorFlow apart from it, into build/ for the two verbs below: 3 GB
 	build/parity/bin/python -m millrace.exporting.environment $(TENSORFLOW)
-	MILLRACE_ENVIRONMENTS=$(CURDIR)/$(TENSORFLOW) build/parity/bin/python -m pytest tests/exporting $(ARGS)
+
+export-check: frameworks ## export small models of PyTorch, transformers, TensorFlow and scikit-learn and serve them, 2 minutes
+	$(WITH_FRAMEWORKS) tests/exporting $(ARGS)
+
+examples-check: frameworks ## run the stories of examples/ with --quick, from data to an evaluation through the service, 4 minutes
+	$(WITH_FRAMEWORKS) tests/examples $(ARGS)
 
 contract: $(ENVIRONMENT) ## others' clients against a fleet: perf_analyzer, genai-perf, aiperf, KServe, MLServer; downloads 1.9 GB
 	$(BIN)/python -m tests.contract.peers

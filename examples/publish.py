@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 MANIFEST = "SHA256SUMS"
 
 
@@ -31,6 +33,12 @@ def publishing(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(before, ignore_errors=True)
+
+
+def graph_of(folder: Path) -> Path:
+    """The graph that a CPU runs, of a version's folder."""
+    described = yaml.safe_load((folder / "model.yaml").read_text())
+    return folder / str(described["graphs"]["cpu"]["path"])
 
 
 def _write_manifest(folder: Path) -> None:

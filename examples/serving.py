@@ -4,12 +4,14 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.client import AsyncClient
 from millrace.evaluating.asking import Journal, Target
+from millrace.evaluating.asking.answer import Answer
 from millrace.evaluating.asking.running import Progress, Watch
 from millrace.evaluating.data import Dataset
 from millrace.evaluating.evaluation import Plan, evaluate, prepare
@@ -20,9 +22,17 @@ ROOT = Path(__file__).parents[1]
 START_S = 120
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluated:
+    """What a version answered, by the examples' ids, and how good that is."""
+
+    answers: Mapping[str, Answer]
+    result: Result
+
+
 def evaluated(
     models: Path, name: str, versions: Sequence[str], data: Path, out: Path, *, resamples: int = 1_000
-) -> dict[str, Result]:
+) -> dict[str, Evaluated]:
     """By version; the pages and records of each go to `out`. Every version but the first is compared with that.
 
     Raises RuntimeError where the service cannot be started, or leaves an example without an answer.
@@ -32,20 +42,22 @@ def evaluated(
 
 async def _evaluated(
     models: Path, name: str, versions: Sequence[str], data: Path, out: Path, resamples: int
-) -> dict[str, Result]:
-    found: dict[str, Result] = {}
+) -> dict[str, Evaluated]:
+    found: dict[str, Evaluated] = {}
     async with serving(models) as address, AsyncClient(address) as client:
         for version in versions:
             against = "" if version == versions[0] else versions[0]
             plan = Plan(model=name, version=version, against=against, data=data, resamples=resamples)
-            folder = out / version
-            result = await evaluate(client, await prepare(client, plan), folder, silently, fresh=True)
+            folder, prepared = out / version, await prepare(client, plan)
+            result = await evaluate(client, prepared, folder, silently, fresh=True)
             if result.system.failed:
                 failure = result.system.failures[0]
                 raise RuntimeError(f"{result.system.failed} examples have no answer; the first: {failure.message}")
             write_result(result, folder / "result.json")
             write_report(result, folder / "report.html")
-            found[version] = result
+            with prepared.journal(folder, prepared.targets[0], fresh=False) as journal:
+                answers = {one: outcome for one, outcome in journal.outcomes.items() if isinstance(outcome, Answer)}
+            found[version] = Evaluated(answers=answers, result=result)
     return found
 
 

@@ -85,10 +85,10 @@ class Stream:
 
 
 @asynccontextmanager
-async def fleet() -> AsyncIterator[str]:
+async def fleet(models: Path = Path("models")) -> AsyncIterator[str]:
     """Runs `millrace up` and gives its gRPC address; afterwards it must end with status 0."""
-    command = ("-m", "millrace.cli", "up", "--workers", "2", "--grpc-port", "0", "--http-port", "0")
-    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    command = ("-m", "millrace.cli", "up", "--workers", "2", "--grpc-port", "0", "--http-port", "0", "--models")
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, models, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_S):

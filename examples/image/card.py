@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from examples import record
 from examples.image.evaluate import CLASSES, Score
 from examples.image.model import BLOCKS, WIDTHS
 from examples.image.train import LABEL_SMOOTHING
@@ -13,8 +14,7 @@ TEMPLATE = Path(__file__).with_name("card_template.md")
 
 def write(measures: dict[str, Any], path: Path) -> None:
     """Write the card to `path`. Raises FileNotFoundError where a part that measures has not been run."""
-    if missing := {"training", "graph", "optimised", "served"} - measures.keys():
-        raise FileNotFoundError(f"not measured yet: {', '.join(sorted(missing))}")
+    record.complete(measures, "training", "graph", "optimised", "served")
     training, graph = measures["training"], measures["graph"]
     recipe, images = training["recipe"], graph["images"]
     score = Score(**graph["score"])

@@ -73,11 +73,3 @@ class Graph:
         """The largest change of a probability when the images are sent one at a time instead of at once."""
         alone = np.concatenate([self.run(x[row : row + 1])[0] for row in range(len(x))])
         return float(abs(alone - self.run(x)[0]).max())
-
-
-def graph_of(version: Path) -> Path:
-    """The CPU's graph of a version's folder."""
-    import yaml
-
-    described = yaml.safe_load((version / "model.yaml").read_text())
-    return version / str(described["graphs"]["cpu"]["path"])

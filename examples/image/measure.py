@@ -1,6 +1,5 @@
-"""All the measures of a trained model, as one record that the card is written from."""
+"""Measures as the record has them, which the card is written from."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,11 @@ import sklearn
 from examples.image import evaluate, serve
 from examples.image.data import Digits, Split
 from examples.image.evaluate import Graph
-from examples.speed import Speed
+from examples.publish import graph_of
 from examples.training.history import History
 from examples.training.loop import Recipe
+from examples.training.speed import Speed
 from millrace.evaluating.result import Result
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The record so far."""
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return record
-
-
-def note(path: Path, **measures: Any) -> None:
-    """Add to the record, or replace what is there of these names."""
-    path.write_text(json.dumps(read(path) | measures, indent=1))
 
 
 def of_training(recipe: Recipe, history: History, speed: Speed, processes: int, threads: int) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def of_graph(path: Path, split: Split) -> dict[str, Any]:
 def of_served(version: Path, result: Result, held_out: Digits) -> dict[str, Any]:
     """A version through the service. Raises RuntimeError where accuracy or confusion matrix are not those of the graph
     alone, which are scikit-learn's. Both go by the probabilities: of 8 bits, these can tie where `label` does not."""
-    path = evaluate.graph_of(version)
+    path = graph_of(version)
     alone = evaluate.score(Graph(path).run(held_out.x)[0].argmax(1), held_out.label)
     serve.same(alone, result)
     return {"version": version.name, "graph": path.name, "size_bytes": path.stat().st_size, "score": asdict(alone)}

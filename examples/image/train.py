@@ -4,7 +4,6 @@ A step's images and their augmentation depend on the seed and the step alone, so
 gives the weights of one that was not.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,11 @@ from torch.nn.functional import cross_entropy
 from examples.image.augment import augment
 from examples.image.data import Digits
 from examples.image.model import Network, save
-from examples.speed import Speed, matmul_peak_flops, step_flops
 from examples.training.history import History
-from examples.training.loop import Loop, Recipe, autocast
+from examples.training.loop import Loop, Recipe
 from examples.training.processes import Group
 
 LABEL_SMOOTHING = 0.05
-PEAK_S = 1.0
 
 
 def recipe(steps: int, *, bfloat16: bool) -> Recipe:
@@ -93,32 +90,3 @@ def train(
     if group.first:
         save(task.network, work / "weights.pt")
     return history
-
-
-def speed(digits: Digits, plan: Recipe, history: History, device: str) -> Speed:
-    """Of the training that has been, waiting for its images included; the peak is that of all the machine's cores."""
-    task = Reading(digits, digits, plan, Group(device=device))
-    network, rows = task.network.to(device), task.batch(0)
-
-    def step() -> None:
-        with autocast(device, plan.precision):
-            loss = task.loss(network, rows)
-        loss.backward()
-
-    dtype = torch.bfloat16 if plan.precision == "bfloat16" else torch.float32
-    return Speed(
-        amount=history.rate,
-        unit=task.unit,
-        flops=step_flops(step) / task.amount(rows) * history.rate,
-        peak=peak_flops(dtype, device),
-    )
-
-
-def peak_flops(dtype: torch.dtype, device: str) -> float:
-    """Of large products, by as many threads as there are cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        return matmul_peak_flops(PEAK_S, dtype, device)
-    finally:
-        torch.set_num_threads(threads)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from examples import record
 from examples.speech import voices
 from examples.speech.model import BLOCKS, WIDTH
 from examples.speech.voices import Part
@@ -13,8 +14,7 @@ TEMPLATE = Path(__file__).with_name("card_template.md")
 
 def write(measures: dict[str, Any], path: Path) -> None:
     """Write the card to `path`. Raises FileNotFoundError where a part that measures has not been run."""
-    if missing := {"training", "offline", "candidates", "served"} - measures.keys():
-        raise FileNotFoundError(f"not measured yet: {', '.join(sorted(missing))}")
+    record.complete(measures, "training", "offline", "candidates", "served")
     training = measures["training"]
     text = TEMPLATE.read_text().format(
         **training["recipe"],

@@ -67,6 +67,11 @@ class Labelled:
     text: str
     condition: str
 
+    @property
+    def id(self) -> str:
+        """Its name in the listing."""
+        return self.path.stem
+
 
 def to_floats(samples: Samples) -> npt.NDArray[np.float32]:
     """In [-1, 1]."""

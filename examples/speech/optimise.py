@@ -59,7 +59,7 @@ def optimise(
         if good:
             with publishing(target) as unfinished:
                 shutil.copyfile(paths["int8, static"], unfinished / "model.onnx")
-                export.describe(unfinished, "int8")
+                export.describe(folder, unfinished, "int8")
         else:
             shutil.rmtree(target, ignore_errors=True)
         return [

@@ -1,30 +1,22 @@
-"""The held-out sounds through the service: `millrace up` on free ports of this machine, asked over gRPC."""
+"""Each version through the service, held against its graph alone."""
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
-from examples.serving import serving
+from examples.serving import Evaluated
 from examples.speech.corpus import Labelled
-from millrace.client import AsyncClient
-
-AT_ONCE = 16
+from examples.speech.score import Score
 
 
-def transcripts(models: Path, model: str, versions: Sequence[str], sounds: Sequence[Labelled]) -> dict[str, list[str]]:
-    """What the service hears in each, by version. Raises RuntimeError where it cannot be started."""
-    return asyncio.run(_transcripts(models, model, versions, sounds))
+def transcripts(served: Evaluated, sounds: Sequence[Labelled]) -> list[str]:
+    """What the service heard in these sounds."""
+    return [served.answers[one.id].text or "" for one in sounds]
 
 
-async def _transcripts(
-    models: Path, model: str, versions: Sequence[str], sounds: Sequence[Labelled]
-) -> dict[str, list[str]]:
-    slots = asyncio.Semaphore(AT_ONCE)
-    async with serving(models) as address, AsyncClient(address) as client:
-
-        async def ask(version: str, one: Labelled) -> str:
-            async with slots:
-                audio = one.path.read_bytes()
-                return await client.transcribe_text(model, audio, model_version=version, priority="batch")
-
-        return {version: await asyncio.gather(*(ask(version, one) for one in sounds)) for version in versions}
+def same(alone: Sequence[str], rate: Score, heard: Sequence[str], served: Evaluated) -> None:
+    """Raises RuntimeError where a transcript, or the word error rate, is another than alone."""
+    title, found = served.result.system.title, served.result.system.measure("wer")
+    if other := sum(one != through for one, through in zip(alone, heard, strict=True)):
+        raise RuntimeError(f"{title}: the service hears {other} sounds as ONNX Runtime alone does not")
+    if found is None or abs(found.value - rate.wer) > 1e-9:
+        value = "none" if found is None else f"{found.value:.6f}"
+        raise RuntimeError(f"{title}: the word error rate through the service is {value}, and alone {rate.wer:.6f}")

@@ -1,9 +1,7 @@
 """Make pycode: prepare, train, export, measure, optimise, serve, write the card; and then origin, the classifier."""
 
 import argparse
-import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
@@ -12,24 +10,24 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from examples.text import card, export, measure, model, optimise, pace, prepare, record, serve, shipped, train
+from examples import command, record
+from examples.text import card, export, measure, model, optimise, prepare, serve, shipped, train
 from examples.text.classifier import __main__ as classifier
 from examples.text.export import Storage
 from examples.text.prepare import JUDGING, SERVED
 from examples.training import history as histories
-from examples.training import processes
+from examples.training import processes, speed
 from examples.training.checkpoint import load
 from examples.training.history import History
 from examples.training.loop import CHECKPOINT
 from examples.training.processes import Group
 
-PARTS = ("prepare", "train", "export", "measure", "optimise", "serve", "card", "classifier")
-STEPS, QUICK_STEPS = 700, 60
+STEPS, QUICK_STEPS = 1_800, 60
 QUICK_FILES, QUICK_PASSAGES = 12, 8
 """One file in so many, and so many passages."""
 MOST_LOSS, QUICK_LOSS = 0.01, 0.1
 """Of the perplexity, as a share."""
-MEASURES = "measures.json"
+NAME, MEASURES = "pycode", "measures.json"
 
 
 class Recipe(StrEnum):
@@ -40,7 +38,6 @@ class Recipe(StrEnum):
 
 
 EXAMPLES = """\
-examples:
   python -m examples.text                                  everything, within 15 minutes on two cores
   python -m examples.text --quick --work build/try         the whole path, within 2
   python -m examples.text --only train --resume            go on from the newest checkpoint
@@ -52,29 +49,11 @@ examples:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.text",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
-    )
+    parser = command.parser("text", __doc__, PARTS, EXAMPLES)
+    command.add_folders(parser, None, NAME)
+    command.add_training(parser, f"{STEPS:,}; {QUICK_STEPS} with --quick")
     parser.add_argument("--recipe", type=Recipe, choices=list(Recipe), default=Recipe.STORY, help="(%(default)s)")
-    parser.add_argument("--work", type=Path, help="streams, checkpoints and graphs (build/RECIPE)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="the folder to ship; the card goes beside it, and the smaller graph as the next version "
-        "(models/pycode/1 in the work folder)",
-    )
     parser.add_argument("--storage", type=Storage, choices=list(Storage), help="of the shipped weights (fp32, fp16)")
-    parser.add_argument("--quick", action="store_true", help="few files and steps: the path, not the quality")
-    parser.add_argument("--steps", type=int, help=f"training steps ({STEPS}; {QUICK_STEPS} with --quick)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in the work folder")
-    parser.add_argument("--processes", type=int, default=1, help="that train together (%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all processes (%(default)s)")
     return _completed(parser, parser.parse_args(given))
 
 
@@ -83,9 +62,7 @@ def _completed(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> a
     if again and (chosen.quick or chosen.processes > 1):
         parser.error("--recipe shipped: it has neither --quick nor --processes")
     chosen.work = chosen.work or Path("build") / ("pycode" if again else "text")
-    chosen.out = chosen.out or chosen.work / "models" / "pycode" / "1"
-    if chosen.out.name != "1":
-        parser.error("--out: its last part is the version, and must be 1")
+    command.completed(parser, chosen, NAME)
     chosen.storage = chosen.storage or (Storage.FP16 if again else Storage.FP32)
     chosen.steps = chosen.steps or (shipped.Recipe().steps if again else QUICK_STEPS if chosen.quick else STEPS)
     return chosen
@@ -94,22 +71,8 @@ def _completed(parser: argparse.ArgumentParser, chosen: argparse.Namespace) -> a
 def main(given: Sequence[str] | None = None) -> None:
     """Run the chosen parts in their order."""
     chosen = arguments(given)
-    console = Console()
     torch.set_num_threads(chosen.threads)
-    parts = {
-        "prepare": _prepare,
-        "train": _train_again if chosen.recipe is Recipe.SHIPPED else _train,
-        "export": _export,
-        "measure": _measure,
-        "optimise": _optimise,
-        "serve": _serve,
-        "card": _write_card,
-        "classifier": _classifier,
-    }
-    for part in PARTS:
-        if part in chosen.only:
-            console.rule(part)
-            parts[part](chosen, console)
+    command.run(PARTS, chosen)
 
 
 def _prepare(chosen: argparse.Namespace, console: Console) -> None:
@@ -118,28 +81,32 @@ def _prepare(chosen: argparse.Namespace, console: Console) -> None:
 
 
 def _train(chosen: argparse.Namespace, console: Console) -> None:
+    (_train_shipped if chosen.recipe is Recipe.SHIPPED else _train_story)(chosen, console)
+
+
+def _train_story(chosen: argparse.Namespace, console: Console) -> None:
     prepared, shape = prepare.load(chosen.work), train.QUICK if chosen.quick else train.Shape()
-    plan = train.recipe(chosen.steps, bfloat16=pace.has_bfloat16())
+    plan = train.recipe(chosen.steps, bfloat16=speed.has_bfloat16())
     given = (prepared.train, prepared.held_out, shape, plan, chosen.work, chosen.resume)
     processes.run(train.train, chosen.processes, chosen.threads, *given)
     model.save(train.load(chosen.work / "weights.pt", shape), prepared.tokenizer, chosen.work / "weights")
     history = History(**load(chosen.work / CHECKPOINT, asdict(plan))["history"])
     histories.draw(history, {"perplexity": "perplexity of held-out windows"}, chosen.work / "curve.png")
-    task = train.Continuing(*given[:4], Group(device=pace.device()))
-    speed = pace.pace(task, plan, history, pace.device())
+    task = train.Continuing(*given[:4], Group(device=speed.device()))
+    found = speed.speed(task, plan, history)
     epochs = history.amount / prepared.counts["train_tokens"]
     told = (
         f"{history.steps:,} steps of {history.amount / history.steps:,.0f} tokens ({epochs:.1f} epochs), "
-        f"{history.seconds:.0f} s; processes: {chosen.processes}, threads: {chosen.threads}; {speed}. "
+        f"{history.seconds:.0f} s; processes: {chosen.processes}, threads: {chosen.threads}; {found}. "
         f"AdamW, rate {plan.peak_rate}, {plan.warmup_steps} steps of warm-up and a cosine; weight decay "
         f"{plan.weight_decay}, gradient norm at most {plan.clip_norm}, {plan.precision}"
     )
     console.print(told)
-    command = "python -m examples.text" + " --quick" * chosen.quick
-    record.note(chosen.work / MEASURES, training=told, command=command, speed=asdict(speed) | {"share": speed.share})
+    called = "python -m examples.text" + " --quick" * chosen.quick
+    record.note(chosen.work / MEASURES, training=told, command=called, speed=asdict(found) | {"share": found.share})
 
 
-def _train_again(chosen: argparse.Namespace, console: Console) -> None:
+def _train_shipped(chosen: argparse.Namespace, console: Console) -> None:
     prepared, plan = prepare.load(chosen.work), replace(shipped.Recipe(), steps=chosen.steps)
     trained, history = shipped.train(prepared.train, prepared.held_out, plan, chosen.work, resume=chosen.resume)
     model.save(trained, prepared.tokenizer, chosen.work / "weights")
@@ -216,8 +183,16 @@ def _classifier(chosen: argparse.Namespace, console: Console) -> None:
     classifier.main(given)
 
 
+PARTS: dict[str, command.Part] = {
+    "prepare": _prepare,
+    "train": _train,
+    "export": _export,
+    "measure": _measure,
+    "optimise": _optimise,
+    "serve": _serve,
+    "card": _write_card,
+    "classifier": _classifier,
+}
+
 if __name__ == "__main__":
-    try:
-        main()
-    except (FileNotFoundError, FloatingPointError, RuntimeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.end(main)

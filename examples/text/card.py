@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from examples.text import evaluate, record, tokenizer
+from examples import record
+from examples.text import evaluate, tokenizer
 
 PROMPTS = ("class Foo(", "import os\nimport sys\n\ndef main(", "for i in range(", "def ")
 

@@ -26,7 +26,7 @@ def decoder(first: Path, data: Path, words: Any, texts: list[str], out: Path, th
     for folder in folders:
         alone = evaluate.of_texts(Graph(folder, threads), words, texts)
         found = {"perplexity": alone.perplexity, "bits_per_byte": alone.bits_per_byte}
-        served.append({"version": folder.name, "alone": found, "served": same(found, results[folder.name])})
+        served.append({"version": folder.name, "alone": found, "served": same(found, results[folder.name].result)})
     return served
 
 

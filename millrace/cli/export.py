@@ -39,6 +39,10 @@ def export(
     ] = None,
     task: Annotated[str | None, typer.Option(help="What model.yaml says; unset: as the model is.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Names of the classes, one a line.")] = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Copied beside the graph, as a tokenizer.json; may be repeated."),
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(metavar="FILE.yaml", help="Further keys of model.yaml: image, batching, licence, …")
     ] = None,
@@ -81,6 +85,7 @@ def export(
             samples=samples,
             task=task,
             labels=labels,
+            files=include or (),
             keys=folder.read_keys(keys) if keys else {},
             trust_code=trust_code,
             trust_pickle=trust_pickle,

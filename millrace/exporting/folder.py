@@ -1,5 +1,6 @@
-"""What the exporter itself writes into a version's folder: model.yaml, labels, the card."""
+"""What the exporter itself writes into a version's folder: model.yaml, labels, the card, and files that are given."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import yaml
 
 from millrace.exporting import card, graphs
 from millrace.exporting.built import Built
+from millrace.exporting.manifest import MANIFEST_FILE
 from millrace.exporting.order import Order
 
 MODEL_FILE = "model.yaml"
@@ -37,6 +39,14 @@ def write(folder: Path, order: Order, built: Built) -> None:
     (folder / CARD_FILE).write_text(card.text(folder, order, built, described))
 
 
+def include(folder: Path, files: Sequence[Path]) -> None:
+    """Copies files that are given. Raises ValueError where one has the name of a file that the exporter writes."""
+    for path in files:
+        if path.name in (MODEL_FILE, CARD_FILE, MANIFEST_FILE) or (folder / path.name).exists():
+            raise ValueError(f"--include {path}: {path.name} is written by the exporter itself")
+        shutil.copyfile(path, folder / path.name)
+
+
 def write_labels(folder: Path, names: Sequence[str], output: str) -> dict[str, Any]:
     """Writes the names of an output's values; answers the key of model.yaml. Raises ValueError where one is no line."""
     if wrong := [name for name in names if "\n" in name or "\r" in name]:
@@ -46,16 +56,16 @@ def write_labels(folder: Path, names: Sequence[str], output: str) -> dict[str, A
 
 
 def given_labels(order: Order, folder: Path) -> dict[str, Any]:
-    """Those of `--labels`, for the graph's first output of floats [rows, labels]. Raises ValueError where there is
-    none."""
+    """Those of `--labels`, for the graph's first output of floats [rows, labels] or [rows, frames, labels]. Raises
+    ValueError where there is none."""
     if order.labels is None:
         return {}
-    output = graphs.first_floats(graphs.outputs(graphs.session(folder / graphs.GRAPH_FILE)))
+    output = graphs.first_floats(graphs.outputs(graphs.session(folder / graphs.GRAPH_FILE)), (2, 3))
     if output is None:
-        raise ValueError("--labels: the graph has no output of floats [rows, labels]")
+        raise ValueError("--labels: the graph has no output of floats [rows, labels] or [rows, frames, labels]")
     names = read_labels(order.labels)
-    if isinstance(output.dims[1], int) and output.dims[1] != len(names):
-        raise ValueError(f"--labels: {output.name} has {output.dims[1]} values, and {len(names)} are named")
+    if isinstance(output.dims[-1], int) and output.dims[-1] != len(names):
+        raise ValueError(f"--labels: {output.name} has {output.dims[-1]} values, and {len(names)} are named")
     return write_labels(folder, names, output.name)
 
 

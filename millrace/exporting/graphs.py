@@ -132,9 +132,9 @@ def outputs(opened: ort.InferenceSession) -> tuple[Port, ...]:
     return tuple(map(_port, opened.get_outputs()))
 
 
-def first_floats(ports: Iterable[Port]) -> Port | None:
-    """The first port of floats [rows, values]."""
-    return next((port for port in ports if port.dtype.kind == "f" and len(port.dims) == 2), None)
+def first_floats(ports: Iterable[Port], ranks: Sequence[int] = (2,)) -> Port | None:
+    """The first port of floats with so many dimensions: [rows, values]."""
+    return next((port for port in ports if port.dtype.kind == "f" and len(port.dims) in ranks), None)
 
 
 DTYPES = {

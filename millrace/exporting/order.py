@@ -1,7 +1,7 @@
 """What is asked of an export."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -54,6 +54,8 @@ class Order:
     task: str | None = None
     labels: Path | None = None
     """Names of the first output's values, one a line."""
+    files: Sequence[Path] = ()
+    """That belong beside the graph, such as a tokenizer.json: copied under their names."""
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Of model.yaml, beside or instead of what the source says."""
     trust_code: bool = False
@@ -88,7 +90,8 @@ def check(order: Order) -> None:
         raise ValueError(f"--out {order.out}: it is there already; a version is never overwritten, so choose another")
     if order.tolerance is not None and not 0 < order.tolerance < float("inf"):
         raise ValueError(f"--tolerance {order.tolerance}: must be a positive number")
-    for option, path in (("--samples", order.samples), ("--labels", order.labels)):
+    named = [("--include", path) for path in order.files]
+    for option, path in (("--samples", order.samples), ("--labels", order.labels), *named):
         if path is not None and not path.is_file():
             raise ValueError(f"{option} {path}: there is no such file")
     if order.dialect is Dialect.PAGED and (order.device, order.precision) != (Device.CUDA, Precision.FP16):

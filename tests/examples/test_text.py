@@ -10,11 +10,13 @@ import pytest
 import yaml
 from tokenizers import Tokenizer
 
+from examples import record
 from examples.publish import MANIFEST
-from examples.text import baseline, data, evaluate, prepare, record, tokenizer
+from examples.text import baseline, data, evaluate, prepare, tokenizer
 from examples.text.data import Corpus, Document
 from examples.text.evaluate import Graph, Score
 from examples.text.tokenizer import SEPARATOR_ID, VOCABULARY_SIZE, Tokens
+from tests.examples import story
 
 SHIPPED = Path(__file__).parents[2] / "models" / "pycode" / "1"
 HELD_OUT_FILE = "pdb.py"
@@ -318,15 +320,11 @@ def test_a_training_that_was_killed_and_resumed_gives_the_weights_of_one_that_wa
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.timeout(story.QUICK_S)
 def test_the_whole_path_ends_with_served_models_whose_figures_are_those_they_have_alone(tmp_path: Path) -> None:
-    for package in NEEDED:
-        pytest.importorskip(package)
-    from examples.text import __main__ as command
-
     shipped = {path.name: path.read_bytes() for path in SHIPPED.iterdir()}
-    command.main(["--quick", "--steps", "3", "--threads", "2", "--work", str(tmp_path)])
+    printed = story.run("text", "--threads", "1", "--work", tmp_path, needs=NEEDED)
+    assert "version 1 served: perplexity" in printed
     assert {path.name: path.read_bytes() for path in SHIPPED.iterdir()} == shipped
     out = tmp_path / "models" / "pycode" / "1"
     assert {path.name for path in out.iterdir()} == {*shipped, MANIFEST}

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from examples.text.classifier import data, evaluate, tokens
 from examples.text.classifier.data import LABELS, Part, Snippet
 from examples.text.classifier.tokens import Encoded
 from examples.text.data import Document
+from millrace.exporting.stages import Stages
 
 SOURCE = '''\
 import asyncio
@@ -221,9 +223,7 @@ def test_a_training_that_was_killed_and_resumed_gives_the_weights_of_one_that_wa
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("torch_is_here")
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-def test_a_graph_takes_any_length_and_another_network_s_is_not_shipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_graph_takes_any_length_and_is_published_with_its_tokenizer(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     import torch
 
@@ -231,15 +231,12 @@ def test_a_graph_takes_any_length_and_another_network_s_is_not_shipped(
     from examples.text.classifier.model import Network
 
     torch.manual_seed(1)
-    network, some, folder = Network(), random_snippets(), tmp_path / "origin" / "1"
-    words = tokens.learn(["def first(x):\n    return x\n"] * 20)
-    assert export.ship(network, words, some, folder) < export.LARGEST_DIFFERENCE
+    folder, words = tmp_path / "origin" / "1", tmp_path / "tokenizer.json"
+    tokens.learn(["def first(x):\n    return x\n"] * 20).save(str(words))
+    made = export.ship(Network(), words, random_snippets(), tmp_path, folder, Stages(Console(quiet=True)))
+    assert made.accepted
+    files = {"model.onnx", "model.yaml", "labels.txt", "tokenizer.json", "README.md", "SHA256SUMS"}
+    assert {path.name for path in folder.iterdir()} == files
     assert not any(trace in (folder / "model.onnx").read_bytes() for trace in (b".py", b"/home", b"/tmp", b"site-pack"))
     graph = evaluate.Graph(folder / "model.onnx")
     assert graph.logits([[1], [1] * 5, [1] * 400]).shape == (3, len(LABELS))
-    other = export.build(network)
-    torch.nn.init.normal_(network.head.weight)
-    monkeypatch.setattr(export, "build", lambda _: other)
-    with pytest.raises(RuntimeError, match="from PyTorch's"):
-        export.ship(network, words, some, tmp_path / "origin" / "2")
-    assert [path.name for path in folder.parent.iterdir()] == ["1"]

@@ -15,7 +15,7 @@ from services.worker import repository
 
 needs_torch = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "onnxscript")),
-    reason="needs torch and transformers: `make export-check` has an environment with both",
+    reason="needs torch and transformers: `make frameworks` makes an environment with both",
 )
 SILENT = Stages(Console(), quiet=True)
 

@@ -28,9 +28,10 @@ def test_a_tolerance_that_is_no_bound_is_refused(tmp_path: Path, tolerance: floa
         check(order("source", tmp_path, tolerance=tolerance))
 
 
-@pytest.mark.parametrize("option", ["samples", "labels"])
-def test_a_file_that_is_missing_is_named_by_its_option(tmp_path: Path, option: str) -> None:
-    given: dict[str, Any] = {option: tmp_path / "none"}
+@pytest.mark.parametrize(("field", "option"), [("samples", "samples"), ("labels", "labels"), ("files", "include")])
+def test_a_file_that_is_missing_is_named_by_its_option(tmp_path: Path, field: str, option: str) -> None:
+    none = tmp_path / "none"
+    given: dict[str, Any] = {field: (none,) if field == "files" else none}
     with pytest.raises(ValueError, match=f"--{option}"):
         check(order("source", tmp_path, **given))
 

@@ -15,7 +15,7 @@ from tests.exporting.orders import described, exported, loaded
 
 ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "build/export/environments")).absolute()
 needs_tensorflow = pytest.mark.skipif(
-    not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make export-check` makes it"
+    not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make frameworks` makes it"
 )
 MAKE = """
 import os, sys

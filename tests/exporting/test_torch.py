@@ -32,6 +32,18 @@ ids = torch.randint(0, 20, (2, 6))
 shapes = {"ids": {0: batch, 1: tokens}, "mask": {0: batch, 1: tokens}}
 return Mean(), {"ids": ids, "mask": torch.ones_like(ids)}, shapes
 """
+FRAMES = """
+import torch
+from torch.export import Dim
+class Frames(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(40, 3)
+    def forward(self, features):
+        return {"logits": self.head(features)}
+return Frames(), {"features": torch.zeros(2, 8, 40)}, {"features": {0: Dim("batch"), 1: Dim("frames")}}
+"""
+SOUND = {"sample_rate": 16_000, "features": "log-mel", "layout": "frames-mels", "log_mel": {"mels": 40}, "blank": 0}
 BRANCH = """
 import torch
 class Branch(torch.nn.Module):
@@ -59,6 +71,21 @@ def test_dynamic_shapes_and_names_are_those_that_are_given(tmp_path: Path) -> No
     assert {one.given for one in made.parity.comparisons} == {"example", "1 × 5", "3 × 32", "8 × 47"}
     assert {one.output for one in made.parity.comparisons} == {"states", "mean"}
     assert "`ids` (int64 [batch, tokens])" in (made.folder / "README.md").read_text()
+
+
+def test_files_that_are_given_lie_beside_the_graph_and_frames_have_labels(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("-\n▁one\n▁two\n")
+    (tmp_path / "notes.txt").write_text("of the maker")
+    source = write_function(tmp_path, FRAMES)
+    given = {"labels": tmp_path / "labels.txt", "files": (tmp_path / "notes.txt",), "task": "speech-recognition"}
+    made = exported(source, tmp_path / "models", keys={"sound": SOUND}, **given)
+    assert described(made)["labels"] == {"logits": "labels.txt"}
+    assert (made.folder / "notes.txt").read_text() == "of the maker"
+    assert "notes.txt" in (made.folder / "SHA256SUMS").read_text()
+    assert "transcribe" in loaded(tmp_path / "models").signature.tasks
+    (tmp_path / "model.yaml").write_text("name: mine")
+    with pytest.raises(ValueError, match=r"--include .*: model\.yaml is written by the exporter itself"):
+        exported(source, tmp_path / "models", version="2", files=(tmp_path / "model.yaml",))
 
 
 def test_halved_weights_are_half_as_large(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from examples.text import record
+from examples import record
 from examples.text.classifier.data import LABELS
 from examples.text.classifier.tokens import MOST_TOKENS, VOCABULARY_SIZE
 
