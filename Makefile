@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.complete
 
-.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity frameworks export-check examples-check gpu-check k8s-check contract lint format proto docs dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
+.PHONY: help env demo serve test chaos chaos-long soak fuzz simulation load parity frameworks export-check examples-check gpu-check k8s-check contract lint format proto docs gallery dashboard-picture bench bench-generation bench-scale images-check sbom lock lock-images clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,7 +31,7 @@ ALONE := tests/bench tests/frontend/page tests/load tests/survival
 test: $(ENVIRONMENT) ## run all tests and print the coverage (ARGS='tests/queue -x': some)
 	rm -f .coverage .coverage.*
 ifeq ($(ARGS),)
-	$(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=%) --ignore=tests/chaos
+	$(BIN)/coverage run -m pytest --numprocesses 3 --dist loadfile $(ALONE:%=--ignore=%) --ignore=tests/chaos
 	$(BIN)/coverage run -m pytest $(ALONE)
 	$(BIN)/python -m pytest tests/chaos
 else
@@ -110,6 +110,9 @@ docs: $(ENVIRONMENT) ## make what is made from the code: tables in docs/, the da
 	$(BIN)/python -m scripts.metrics_table
 	$(BIN)/python -m scripts.dashboard
 	$(BIN)/python -m scripts.k8s_check --write-alerts
+
+gallery: $(ENVIRONMENT) ## draw the README's pictures of models at work, a minute (ARGS='--only digits'); a transcript needs examples/speech
+	$(BIN)/python -m scripts.gallery $(ARGS)
 
 dashboard-picture: $(ENVIRONMENT) ## draw docs/dashboard.png: a fleet under load, 3 minutes; needs Debian's prometheus
 	$(BIN)/python -m scripts.dashboard --picture

@@ -13,7 +13,7 @@ from millrace import AsyncClient
 from scripts.demo import until_idle
 from scripts.gallery.terminal import ALARM, FAINT, Recording, record, write
 
-MODEL, PROMPT, TOKENS, SEED = "pycode", "class Stack:\n    def __init__(self):\n", 420, 3
+MODEL, PROMPT, TOKENS, SEED = "pycode", "class Stack", 420, 8
 OTHERS = 23
 KILL_AT_S, PAUSE_S = 2.5, 1.0
 
@@ -21,15 +21,14 @@ KILL_AT_S, PAUSE_S = 2.5, 1.0
 async def draw(client: AsyncClient, address: str, path: Path) -> None:
     """Raises RuntimeError where no pause of the stream is seen: then it was not its worker that was killed."""
     await until_idle(client)
-    options = ["-m", MODEL, "-p", PROMPT, "--max-tokens", str(TOKENS), "--seed", str(SEED), "--temperature", "0.7"]
-    shown = f"millrace generate -m {MODEL} -p {shlex.quote(PROMPT)[:24]}…' --max-tokens {TOKENS} --seed {SEED}"
-    recording = Recording(command=shown.replace("\n", "\\n"))
+    options = ["-m", MODEL, "-p", PROMPT, "--max-tokens", str(TOKENS), "--seed", str(SEED), "--stats"]
+    recording = Recording(command=shlex.join(["millrace", "generate", *options]))
     async with asyncio.TaskGroup() as group:
         others = [group.create_task(_other(client, number)) for number in range(OTHERS)]
         await _all_run(client, OTHERS)
         before = {worker.worker_id: worker.running_jobs for worker in await client.workers()}
         killing = group.create_task(_kill(client, before, recording))
-        arguments = [sys.executable, "-m", "millrace.cli", "generate", *options, "--ignore-eos", "--stats"]
+        arguments = [sys.executable, "-m", "millrace.cli", "generate", *options]
         recording.began = time.monotonic()
         await record([*arguments, "--address", address], recording, lambda: _tell_of_the_pause(recording))
         await killing

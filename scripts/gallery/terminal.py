@@ -1,6 +1,7 @@
 """What a command printed, piece by piece, as a moving picture at the speed at which it came."""
 
 import asyncio
+import math
 import textwrap
 import time
 from collections.abc import Callable, Sequence
@@ -55,8 +56,8 @@ def write(recording: Recording, path: Path) -> None:
     """A GIF that repeats; frames that are alike are one, which is shown for longer."""
     end = recording.pieces[-1][0]
     shown: list[tuple[float, tuple[object, ...]]] = []
-    for index in range(int(end * FRAMES_PER_S) + 2):
-        seconds = min(index / FRAMES_PER_S, end)
+    for index in range(math.ceil(end * FRAMES_PER_S) + 1):
+        seconds = index / FRAMES_PER_S
         text = "".join(text for when, text in recording.pieces if when <= seconds)
         events = tuple((event, colour) for when, event, colour in recording.events if when <= seconds)
         if not shown or shown[-1][1] != (text, events):

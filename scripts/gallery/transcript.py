@@ -1,6 +1,5 @@
-"""Held-out sounds, one behind the other, and the segments of the transcript that the service streamed."""
+"""Held-out sounds as the network gets them, and what the service heard in each."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,35 +7,30 @@ import numpy as np
 import soundfile
 from matplotlib.figure import Figure
 
+from examples.speech.features import FRAMES_PER_S, log_mel
 from millrace import AsyncClient
 
-MODEL, SOUNDS, LINE_S, HIGHEST_HZ = "spoken", 10, 12.0, 8_000
+MODEL, ROWS, COLUMNS, LONGEST_S = "spoken", 3, 3, 3.4
+RIGHT, WRONG = "#1f2937", "#c2410c"
 
 
 async def draw(client: AsyncClient, held_out: Path, path: Path) -> None:
-    """The first sounds of the listing, clean and noisy in turn, as one recording; a line of the picture is LINE_S."""
-    rows = [json.loads(line) for line in (held_out / "labels.jsonl").read_text().splitlines()[:SOUNDS]]
-    parts, rate = [], 0
-    for row in rows:
-        samples, rate = soundfile.read(held_out / row["audio"], dtype="float32")
-        parts.append(samples)
-    samples = np.concatenate(parts)
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, format="FLAC")
-    segments = [segment async for segment in client.transcribe(MODEL, file.getvalue())]
-    lines = int(np.ceil(len(samples) / rate / LINE_S))
-    figure = Figure(figsize=(11, 1.55 * lines + 0.4), layout="constrained")
-    for number, axes in enumerate(np.atleast_1d(figure.subplots(lines, 1))):
-        begin, end = number * LINE_S, (number + 1) * LINE_S
-        piece = samples[int(begin * rate) : int(end * rate)]
-        axes.specgram(
-            piece, NFFT=512, Fs=rate, noverlap=384, cmap="magma", vmin=-130, xextent=(begin, begin + len(piece) / rate)
-        )
-        axes.set(xlim=(begin, end), ylim=(0, HIGHEST_HZ), yticks=[])
-        for segment in segments:
-            if begin <= segment.start_s < end:
-                axes.axvline(segment.start_s, color="white", linewidth=0.8, alpha=0.6)
-                axes.text(segment.start_s + 0.05, 6_600, segment.text.strip(), color="white", fontsize=9)
+    """The first sounds of the listing, clean and noisy in turn."""
+    listing = (held_out / "labels.jsonl").read_text().splitlines()[: ROWS * COLUMNS]
+    figure, front_end = Figure(figsize=(11, 1.75 * ROWS), layout="constrained"), log_mel()
+    for axes, row in zip(figure.subplots(ROWS, COLUMNS).flat, map(json.loads, listing), strict=True):
+        sound = held_out / row["audio"]
+        heard = await client.transcribe_text(MODEL, sound.read_bytes())
+        features = front_end(soundfile.read(sound, dtype="float32")[0])
+        seconds = len(features) / FRAMES_PER_S
+        axes.imshow(features.T, cmap="magma", origin="lower", aspect="auto", extent=(0, seconds, 0, 1))
+        axes.set(xlim=(0, LONGEST_S), yticks=[])
+        axes.tick_params(labelsize=7)
+        right = heard == row["text"]
+        told = f"“{heard}”" if right else f"“{heard}”\nsaid: {row['text']}"
+        axes.set_title(told, fontsize=9, loc="left", color=RIGHT if right else WRONG)
+        where = f"{row['condition']}, {row['voice']}"
+        axes.text(LONGEST_S - 0.04, 0.05, where, ha="right", fontsize=7, color="#7c8794")
+        print(f"{row['audio']}: said {row['text']!r}, heard {heard!r}, {np.round(seconds, 1)} s")
     figure.savefig(path, dpi=110, metadata={"Software": None})
-    print(f"{path}: {path.stat().st_size:,} bytes; said: {' '.join(row['text'] for row in rows)}")
-    print(f"heard: {''.join(segment.text for segment in segments)}")
+    print(f"{path}: {path.stat().st_size:,} bytes")

