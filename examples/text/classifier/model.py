@@ -1,5 +1,5 @@
-"""The network: a transformer encoder with its norms first, whose states' mean is a package; and beside it a vote of each
-token, whatever stands around it, which is what naive Bayes goes by."""
+"""The network: a transformer encoder with its norms first, whose states' mean is a package; and beside it a vote of
+each token, whatever stands around it, which is what naive Bayes goes by."""
 
 from pathlib import Path
 
