@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS, ROWS, FONT_SIZE, MARGIN = 84, 20, 14, 12
-FRAMES_PER_S, LAST_S, COLOURS = 10, 4.0, 24
+FRAMES_PER_S, LAST_S, COLOURS = 8, 4.0, 12
 PAPER, INK, FAINT, ALARM, GOOD = "#11151c", "#d7dce2", "#7c8794", "#ff6b5e", "#63d297"
 LINE = 1.35
 """Of the font's size."""

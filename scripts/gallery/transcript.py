@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from examples.speech.features import FRAMES_PER_S, log_mel
 from millrace import AsyncClient
 
-MODEL, ROWS, COLUMNS, LONGEST_S = "spoken", 3, 3, 3.4
-RIGHT, WRONG = "#1f2937", "#c2410c"
+MODEL, ROWS, COLUMNS = "spoken", 3, 3
+RIGHT, WRONG, FAINT = "#1f2937", "#c2410c", "#7c8794"
 
 
 async def draw(client: AsyncClient, held_out: Path, path: Path) -> None:
@@ -24,13 +24,12 @@ async def draw(client: AsyncClient, held_out: Path, path: Path) -> None:
         features = front_end(soundfile.read(sound, dtype="float32")[0])
         seconds = len(features) / FRAMES_PER_S
         axes.imshow(features.T, cmap="magma", origin="lower", aspect="auto", extent=(0, seconds, 0, 1))
-        axes.set(xlim=(0, LONGEST_S), yticks=[])
+        axes.set_yticks([])
         axes.tick_params(labelsize=7)
         right = heard == row["text"]
         told = f"“{heard}”" if right else f"“{heard}”\nsaid: {row['text']}"
         axes.set_title(told, fontsize=9, loc="left", color=RIGHT if right else WRONG)
-        where = f"{row['condition']}, {row['voice']}"
-        axes.text(LONGEST_S - 0.04, 0.05, where, ha="right", fontsize=7, color="#7c8794")
+        axes.set_xlabel(f"{row['condition']}, {row['voice']}", fontsize=7, color=FAINT, loc="right", labelpad=0)
         print(f"{row['audio']}: said {row['text']!r}, heard {heard!r}, {np.round(seconds, 1)} s")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=90, metadata={"Software": None})
     print(f"{path}: {path.stat().st_size:,} bytes")
