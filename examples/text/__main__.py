@@ -52,7 +52,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = command.parser("text", __doc__, PARTS, EXAMPLES)
     command.add_folders(parser, None, NAME)
     command.add_training(parser, f"{STEPS:,}; {QUICK_STEPS} with --quick")
-    parser.add_argument("--recipe", type=Recipe, choices=list(Recipe), default=Recipe.STORY, help="(%(default)s)")
+    told = "what is trained; shipped is models/pycode once more (%(default)s)"
+    parser.add_argument("--recipe", type=Recipe, choices=list(Recipe), default=Recipe.STORY, help=told)
     parser.add_argument("--storage", type=Storage, choices=list(Storage), help="of the shipped weights (fp32, fp16)")
     return _completed(parser, parser.parse_args(given))
 
