@@ -24,8 +24,8 @@ def test_frames_that_are_alike_are_one_and_a_pause_is_as_long_as_it_was(tmp_path
     recording.events = [(1.1, "killed", ALARM)]
     write(recording, tmp_path / "made.gif")
     first, *others, last = durations_ms(tmp_path / "made.gif")
-    assert (first, last) == (pytest.approx(1_000 / FRAMES_PER_S, abs=10), round(1_000 * LAST_S))
-    assert others == [1_000, 1_000]
+    assert first == pytest.approx(1_000 / FRAMES_PER_S, abs=10)
+    assert [*others, last] == [1_000, 1_000, round(1_000 * LAST_S)]
 
 
 def test_only_the_last_rows_of_a_long_text_are_shown(tmp_path: Path) -> None:
