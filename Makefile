@@ -72,7 +72,7 @@ parity: $(PARITY) ## compare exported models with transformers: logits and greed
 
 TENSORFLOW := build/export/environments
 
-WITH_FRAMEWORKS = MILLRACE_ENVIRONMENTS=$(CURDIR)/$(TENSORFLOW) build/parity/bin/python -m pytest --numprocesses 2 --dist loadfile
+WITH_FRAMEWORKS = MILLRACE_ENVIRONMENTS=$(CURDIR)/$(TENSORFLOW) build/parity/bin/python -m pytest --numprocesses 3 --dist loadfile
 
 frameworks: $(PARITY) ## install torch, and TensorFlow apart from it, into build/ for the two verbs below: 3 GB
 	build/parity/bin/python -m millrace.exporting.environment $(TENSORFLOW)

@@ -23,8 +23,8 @@ from examples.training.loop import CHECKPOINT
 from examples.training.processes import Group
 from millrace.exporting.stages import Stages
 
-STEPS, QUICK_STEPS = 1_200, 150
-QUICK = Counts(train=400, validation=20, held_out=40)
+STEPS, QUICK_STEPS = 1_200, 90
+QUICK = Counts(train=240, validation=20, held_out=40)
 CALIBRATION = 64
 """Training sounds that scale the activations of the graph of 8 bits, and that the export is checked on."""
 NAME, MEASURES = "spoken", "measures.json"
