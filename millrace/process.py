@@ -1,6 +1,7 @@
 """What the `__main__` of every service does: settings, logging, event loop, exit status."""
 
 import argparse
+import gc
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -35,6 +36,7 @@ def run(name: str, description: str, settings: type[S], serve: Callable[[S], Cor
     configure_logging(chosen.log_format, chosen.log_level, log_prompts=chosen.log_prompts)
     log = structlog.get_logger()
     log.info(f"{name}.starting", **chosen.redacted())
+    _keep_what_is_loaded()
     instance = str(chosen.model_dump()[f"{name}_id"])
     try:
         with tracing.sending(f"millrace-{name}", instance, chosen.otlp_endpoint, chosen.trace_ratio):
@@ -47,6 +49,13 @@ def run(name: str, description: str, settings: type[S], serve: Callable[[S], Cor
             log.error(f"{name}.failed", error=str(failure), exc_info=failure)
         return FAILED
     return 0
+
+
+def _keep_what_is_loaded() -> None:
+    """The collector looks no more through modules and what they made: a full collection stopped every stream of a
+    frontend for 60 to 120 ms, and takes 3 without them."""
+    gc.collect()
+    gc.freeze()
 
 
 def _arguments(name: str, description: str, settings: type[Settings]) -> dict[str, Any]:
