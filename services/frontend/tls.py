@@ -12,11 +12,13 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 LOOK_S = 1.0
 EXPIRES_SOON = timedelta(days=7)
@@ -132,7 +134,9 @@ class Certificates:
             http=self._make_context(found.client_ca),
         )
 
-    def _check_key(self, pem: bytes, certificate: x509.Certificate) -> None:
+    def _check_key(self, pem: bytes, certificate: "x509.Certificate") -> None:
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
         try:
             key = load_pem_private_key(pem, password=None)
         except (ValueError, TypeError) as error:
@@ -168,8 +172,10 @@ async def open_certificates(cert: Path | None, key: Path | None, client_ca: Path
     return await asyncio.to_thread(Certificates, cert, key, client_ca)
 
 
-def _parse(pem: bytes, path: Path) -> list[x509.Certificate]:
+def _parse(pem: bytes, path: Path) -> "list[x509.Certificate]":
     """At least one."""
+    from cryptography import x509  # 18 MB, which a frontend without TLS goes without
+
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:

@@ -7,7 +7,7 @@ Every RPC and every HTTP route passes it, except gRPC's health and reflection se
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from millrace.errors import Code, Denied, InvalidRequest, Violation
 from millrace.queue.keys import TENANT_PATTERN
@@ -16,9 +16,11 @@ from millrace.tenants.keys import KEY_PATTERN
 from millrace.tenants.keys import PREFIX as KEY_PREFIX
 from services.frontend.access.caller import Caller
 from services.frontend.access.credentials import TENANT, Credentials
-from services.frontend.access.tokens import Issuer, Tokens
 from services.frontend.access.watched import Watched
 from services.frontend.settings import FrontendSettings
+
+if TYPE_CHECKING:
+    from services.frontend.access.tokens import Tokens
 
 DEFAULT_TENANT = "default"
 NOBODYS = Key(id="", hash=hash_of(""), created=datetime.fromtimestamp(0, UTC))
@@ -42,15 +44,23 @@ async def open_gate(settings: FrontendSettings) -> "OpenGate | GuardedGate":
     """What the settings ask for. Raises ValueError where a file does not do."""
     if settings.api_keys is None and settings.jwks is None:
         return OpenGate()
+    tenants = await Watched.open(settings.api_keys, Tenants.parse) if settings.api_keys is not None else None
+    return GuardedGate(tenants, await _open_tokens(settings))
+
+
+async def _open_tokens(settings: FrontendSettings) -> "Tokens | None":
+    """What checks signatures takes 20 MB, and is loaded where there are any."""
+    if settings.jwks is None:
+        return None
+    from services.frontend.access.tokens import Issuer, Tokens
+
     issuer = Issuer(
         algorithm=settings.jwt_algorithm,
         audience=settings.jwt_audience,
         name=settings.jwt_issuer,
         tenant_claim=settings.jwt_tenant_claim,
     )
-    tenants = await Watched.open(settings.api_keys, Tenants.parse) if settings.api_keys is not None else None
-    tokens = await Tokens.open(settings.jwks, issuer) if settings.jwks is not None else None
-    return GuardedGate(tenants, tokens)
+    return await Tokens.open(settings.jwks, issuer)
 
 
 class OpenGate:
@@ -73,7 +83,7 @@ class GuardedGate:
     def __init__(
         self,
         tenants: Watched[Tenants] | None,
-        tokens: Tokens | None,
+        tokens: "Tokens | None",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tenants, self._tokens, self._clock = tenants, tokens, clock
