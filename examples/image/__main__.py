@@ -10,18 +10,22 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from examples import command, record, serving
-from examples.image import card, data, export, measure, model, optimise, train
+from examples import command, optimise, record, serving
+from examples.image import card, data, export, measure, model, train
 from examples.training import history as histories
 from examples.training import processes, speed
 from examples.training.checkpoint import load
 from examples.training.history import History
 from examples.training.loop import CHECKPOINT
 from examples.training.processes import Group
-from millrace.cli.optimize import LEAST_COLUMNS, table
-from millrace.optimizing import report
+from millrace.optimizing.order import Method
 
 STEPS, QUICK_STEPS = 2_000, 200
+METHODS = (Method.GRAPH, Method.FP16, Method.INT8_STATIC)
+CALIBRATION = 256
+"""Training images."""
+MOST_LOSS = 0.01
+"""Of the validation images' accuracy."""
 NAME, HELD_OUT, MEASURES = "digits", "held_out.npz", "measures.json"
 
 EXAMPLES = """\
@@ -78,12 +82,20 @@ def _export(chosen: argparse.Namespace, console: Console) -> None:
 
 
 def _optimise(chosen: argparse.Namespace, console: Console) -> None:
-    options = {"quick": chosen.quick, "threads": chosen.threads}
-    outcome = optimise.optimise(data.read_split(), chosen.work, chosen.out, console, **options)
-    Console(width=max(console.width, LEAST_COLUMNS), highlight=False).print(table(outcome))
-    for method, verdict in outcome.choice.verdicts.items():
-        console.print(f"{method.value:<12} {verdict}")
-    lines = list(report.markdown(outcome.candidates, outcome.choice))
+    """The validation images judge, and training images scale the activations: the held-out ones take no part."""
+    split, judging, calibration = data.read_split(), chosen.work / "validation.npz", chosen.work / "calibration.npz"
+    split.validation.save(judging)
+    split.train.pick(np.arange(CALIBRATION)).save(calibration)
+    lines = optimise.optimise(
+        chosen.out,
+        METHODS,
+        judging,
+        console,
+        most_loss=MOST_LOSS,
+        quick=chosen.quick,
+        threads=chosen.threads,
+        calibration=calibration,
+    )
     record.note(chosen.work / MEASURES, optimised=lines)
 
 

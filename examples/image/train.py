@@ -16,7 +16,7 @@ from examples.image.augment import augment
 from examples.image.data import Digits
 from examples.image.model import Network, save
 from examples.training.history import History
-from examples.training.loop import Loop, Recipe
+from examples.training.loop import Loop, Recipe, planned
 from examples.training.processes import Group
 
 LABEL_SMOOTHING = 0.05
@@ -24,15 +24,7 @@ LABEL_SMOOTHING = 0.05
 
 def recipe(steps: int, *, bfloat16: bool) -> Recipe:
     """The one of the model that the repository has is that of 2,000 steps in float32."""
-    return Recipe(
-        steps=steps,
-        batch=64,
-        warmup_steps=min(100, steps // 4 + 1),
-        peak_rate=3e-3,
-        weight_decay=0.05,
-        precision="bfloat16" if bfloat16 else "float32",
-        curve_every=max(1, min(100, steps // 5)),
-    )
+    return planned(steps, batch=64, peak_rate=3e-3, weight_decay=0.05, bfloat16=bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

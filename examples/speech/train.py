@@ -13,7 +13,7 @@ from examples.speech.corpus import Corpus
 from examples.speech.features import FRAMES_PER_S, SAMPLE_RATE, log_mel
 from examples.speech.model import Network
 from examples.training.history import History
-from examples.training.loop import Loop, Recipe
+from examples.training.loop import Loop, Recipe, planned
 from examples.training.processes import Group
 
 ROOM_S = 0.5
@@ -25,15 +25,7 @@ UNIT = "s of sound"
 
 
 def recipe(steps: int, *, bfloat16: bool) -> Recipe:
-    return Recipe(
-        steps=steps,
-        batch=32,
-        warmup_steps=min(100, steps // 4 + 1),
-        peak_rate=3e-3,
-        weight_decay=0.05,
-        precision="bfloat16" if bfloat16 else "float32",
-        curve_every=max(1, min(100, steps // 5)),
-    )
+    return planned(steps, batch=32, peak_rate=3e-3, weight_decay=0.05, bfloat16=bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

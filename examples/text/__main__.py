@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from examples import command, record
-from examples.text import card, export, measure, model, optimise, prepare, serve, shipped, train
+from examples import command, optimise, record
+from examples.text import card, export, measure, model, prepare, serve, shipped, train
 from examples.text.classifier import __main__ as classifier
 from examples.text.export import Storage
 from examples.text.prepare import JUDGING, SERVED
@@ -147,6 +147,7 @@ def _measure(chosen: argparse.Namespace, console: Console) -> None:
 def _optimise(chosen: argparse.Namespace, console: Console) -> None:
     lines = optimise.optimise(
         chosen.out,
+        optimise.OF_TEXTS,
         chosen.work / JUDGING,
         console,
         most_loss=QUICK_LOSS if chosen.quick else MOST_LOSS,

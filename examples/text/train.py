@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from examples.text import model as architecture
 from examples.text.tokenizer import CONTEXT_TOKENS, Tokens
 from examples.training.history import History
-from examples.training.loop import Loop, Recipe
+from examples.training.loop import Loop, Recipe, planned
 from examples.training.processes import Group
 
 SHORT_WINDOW = 512
@@ -37,15 +37,7 @@ QUICK = Shape(layers=2, hidden=128, intermediate=384)
 
 def recipe(steps: int, *, bfloat16: bool) -> Recipe:
     """A batch counts short windows: 2,048 tokens."""
-    return Recipe(
-        steps=steps,
-        batch=4,
-        warmup_steps=min(100, steps // 4 + 1),
-        peak_rate=3e-3,
-        weight_decay=0.1,
-        precision="bfloat16" if bfloat16 else "float32",
-        curve_every=max(1, min(100, steps // 5)),
-    )
+    return planned(steps, batch=4, peak_rate=3e-3, weight_decay=0.1, bfloat16=bfloat16)
 
 
 class Continuing:

@@ -44,6 +44,21 @@ class Recipe:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def planned(
+    steps: int, *, batch: int, peak_rate: float, weight_decay: float, bfloat16: bool, warmup_steps: int = 100
+) -> Recipe:
+    """The recipe of a run of any length: a short one warms up over a quarter of it, and is validated five times."""
+    return Recipe(
+        steps=steps,
+        batch=batch,
+        warmup_steps=min(warmup_steps, steps // 4 + 1),
+        peak_rate=peak_rate,
+        weight_decay=weight_decay,
+        precision="bfloat16" if bfloat16 else "float32",
+        curve_every=max(1, min(100, steps // 5)),
+    )
+
+
 class Task(Protocol[Batch]):
     """What is learnt. `unit` names what a batch's amount counts."""
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from examples import command, record
+from examples import command, optimise, record
 from examples.publish import graph_of
 from examples.serving import evaluated
-from examples.text import optimise, serve, tokenizer
+from examples.text import serve, tokenizer
 from examples.text.classifier import card, data, evaluate, export, model, tokens, train
 from examples.text.classifier.data import Part
 from examples.text.classifier.evaluate import Graph
@@ -107,6 +107,7 @@ def _export(chosen: argparse.Namespace, console: Console) -> None:
 def _optimise(chosen: argparse.Namespace, console: Console) -> None:
     lines = optimise.optimise(
         chosen.out,
+        optimise.OF_TEXTS,
         _rows(chosen.work, Part.VALIDATION),
         console,
         most_loss=MOST_LOSS,

@@ -13,7 +13,7 @@ from examples.text.classifier.model import Network
 from examples.text.classifier.tokens import MOST_TOKENS, Encoded
 from examples.text.tokenizer import SEPARATOR_ID
 from examples.training.history import History
-from examples.training.loop import Loop, Recipe
+from examples.training.loop import Loop, Recipe, planned
 from examples.training.processes import Group
 
 KEPT = (0.4, 1.0)
@@ -34,15 +34,7 @@ class Rows:
 
 
 def recipe(steps: int, *, bfloat16: bool) -> Recipe:
-    return Recipe(
-        steps=steps,
-        batch=32,
-        warmup_steps=min(50, steps // 4 + 1),
-        peak_rate=2e-3,
-        weight_decay=0.1,
-        precision="bfloat16" if bfloat16 else "float32",
-        curve_every=max(1, min(100, steps // 5)),
-    )
+    return planned(steps, batch=32, peak_rate=2e-3, weight_decay=0.1, bfloat16=bfloat16, warmup_steps=50)
 
 
 class Naming:

@@ -12,22 +12,32 @@ from millrace.optimizing import report
 from millrace.optimizing.order import Method, Order, Prefer
 from millrace.optimizing.run import optimise as make
 
-METHODS = (Method.INT8_BLOCK, Method.INT4)
+OF_TEXTS = (Method.INT8_BLOCK, Method.INT4)
 """Those whose rows do not depend on each other."""
 
 
 def optimise(
-    version: Path, data: Path, console: Console, *, most_loss: float, quick: bool, threads: int
-) -> Sequence[str]:
-    """The table, in Markdown. The second version is removed first, and made anew where a candidate is good enough.
+    version: Path,
+    methods: Sequence[Method],
+    data: Path,
+    console: Console,
+    *,
+    most_loss: float,
+    quick: bool,
+    threads: int,
+    calibration: Path | None = None,
+) -> list[str]:
+    """Prints the table, and answers it in Markdown. The second version is removed first, and made anew where a candidate
+    is good enough.
 
     Raises ValueError where nothing can come of it."""
     target = version.with_name("2")
     shutil.rmtree(target, ignore_errors=True)
     order = Order(
         folder=version,
-        methods=METHODS,
+        methods=methods,
         data=data,
+        calibration=calibration,
         max_loss=most_loss,
         prefer=Prefer.SIZE,
         out=target.name,
@@ -36,5 +46,7 @@ def optimise(
         threads=threads,
     )
     outcome = make(order, Stages(console))
-    Console(width=max(console.width, LEAST_COLUMNS)).print(table(outcome))
+    Console(width=max(console.width, LEAST_COLUMNS), highlight=False).print(table(outcome))
+    for method, verdict in outcome.choice.verdicts.items():
+        console.print(f"{method.value:<12} {verdict}")
     return list(report.markdown(outcome.candidates, outcome.choice))
