@@ -27,8 +27,8 @@ def optimise(
     threads: int,
     calibration: Path | None = None,
 ) -> list[str]:
-    """Prints the table, and answers it in Markdown. The second version is removed first, and made anew where a candidate
-    is good enough.
+    """Prints the table, and answers it in Markdown. The second version is removed first, and made anew where a
+    candidate is good enough.
 
     Raises ValueError where nothing can come of it."""
     target = version.with_name("2")
