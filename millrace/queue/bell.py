@@ -3,7 +3,7 @@
 import asyncio
 
 from millrace.queue import keys
-from millrace.queue.connection import AWAY, Redis
+from millrace.queue.connection import AWAY, Redis, RedisError
 from millrace.queue.keys import ModelVersion
 
 BLOCK_S = 1
@@ -24,5 +24,5 @@ class Bell:
         try:
             async with asyncio.timeout(2 * BLOCK_S):
                 await self._redis.blpop([keys.bell(model)], timeout=BLOCK_S)
-        except (*AWAY, TimeoutError):
+        except (*AWAY, RedisError, TimeoutError):
             await asyncio.sleep(RETRY_S)

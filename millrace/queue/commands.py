@@ -9,6 +9,7 @@ from typing import Any
 from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
 from millrace.queue.connection import AWAY, Redis, RedisError, repeated
+from millrace.queue.entries import Entries
 
 SERIAL = b"serial"
 ALL = ""
@@ -34,10 +35,10 @@ class Command:
 
 
 class Commands:
-    """Raises `Unavailable` where Redis is away."""
+    """Raises `Unavailable` where Redis is away. A command that cannot be read is as if it had not been given."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+        self._redis, self._entries = redis, Entries()
 
     async def give(self, repository: str, name: str, verb: Verb) -> int:
         """Answers the command's serial number."""
@@ -56,11 +57,9 @@ class Commands:
         except (*AWAY, RedisError) as error:
             raise _away() from error
         start = f"{repository}/".encode()
-        return {
-            field.removeprefix(start).decode(): _command(value)
-            for field, value in stored.items()
-            if field != SERIAL and field.startswith(start)
-        }
+        own = {field: value for field, value in stored.items() if field != SERIAL and field.startswith(start)}
+        commands = self._entries.read(keys.COMMANDS, own, _command)
+        return {field.removeprefix(start).decode(): command for field, command in commands.items()}
 
 
 def _command(text: bytes) -> Command:

@@ -1,7 +1,8 @@
 """A frontend's mailbox: one subscription for the process, fanned out to one bounded inbox for each stream.
 
 The mailbox only saves reading the log: what is lost, dropped or too large for it is read there. An inbox that is full
-is emptied and marked, and its reader goes to the log; so does every reader after a lost connection.
+is emptied and marked, and its reader goes to the log; so does every reader after a lost connection, or after a message
+that this version of the service cannot read.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 import structlog
 
 from millrace.queue import keys, wire
-from millrace.queue.connection import AWAY, Redis
+from millrace.queue.connection import AWAY, Redis, RedisError
 from millrace.queue.keys import JobRef
 from millrace.queue.types import End, Result
 
@@ -86,13 +87,18 @@ class Mailbox:
             inbox.nudge()
 
     async def run(self) -> None:
-        """Reads until cancelled, through lost connections."""
+        """Reads until cancelled, through lost connections and a Redis that refuses."""
+        told = ""
         while True:
             try:
                 await self._read()
             except AWAY as error:
                 if self.subscribed.is_set():
                     log.warning("mailbox.lost", error=repr(error))
+            except RedisError as error:
+                if repr(error) != told:
+                    told = repr(error)
+                    log.error("mailbox.refused", error=told)
             self.subscribed.clear()
             await asyncio.sleep(RECONNECT_S)
 
@@ -107,7 +113,13 @@ class Mailbox:
                     self._deliver(message["data"])
 
     def _deliver(self, message: bytes) -> None:
-        for job, entry in wire.decode_mailbox(message):
+        try:
+            entries = wire.decode_mailbox(message)
+        except Exception as error:  # of any kind: the parser expects what this version writes
+            log.warning("mailbox.unreadable", bytes=len(message), error=repr(error))
+            self._nudge_all()
+            return
+        for job, entry in entries:
             tenant, _, job_id = job.partition(":")
             for inbox in self._inboxes.get((tenant, job_id), ()):
                 inbox.put(entry)

@@ -5,17 +5,19 @@ worker, so that its queue may wait for a fleet that was scaled to zero, unless i
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
 from millrace.queue.connection import AWAY, Redis, RedisError, repeated
+from millrace.queue.entries import Entries
 from millrace.queue.keys import ModelVersion
 from millrace.tensors import TensorSpec
 
+T = TypeVar("T")
 WORKER_MS = 5_000
 MODEL_MS = 7 * 86_400_000
 
@@ -119,10 +121,10 @@ class WorkerEntry:
 
 
 class Registry:
-    """Raises `Unavailable` where Redis is away."""
+    """Raises `Unavailable` where Redis is away. An entry that cannot be read is as if it were not there."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+        self._redis, self._entries = redis, Entries()
 
     async def announce(self, worker: WorkerEntry, models: Sequence[ModelEntry]) -> None:
         """Says that a worker lives and what it serves; repeated each second. Whoever reads the workers first, and then
@@ -140,10 +142,10 @@ class Registry:
             await self._write(keys.MODELS, 0, dict.fromkeys(names, ""))
 
     async def workers(self) -> list[WorkerEntry]:
-        return [_worker(entry) for entry in await self._read(keys.WORKERS)]
+        return await self._read(keys.WORKERS, _worker)
 
     async def models(self) -> list[ModelEntry]:
-        return [_model(entry) for entry in await self._read(keys.MODELS)]
+        return await self._read(keys.MODELS, _model)
 
     async def _write(self, key: str, lifetime_ms: int, entries: dict[str, str]) -> None:
         flat = [part for entry in entries.items() for part in entry]
@@ -152,14 +154,19 @@ class Registry:
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
 
-    async def _read(self, key: str) -> list[dict[str, Any]]:
+    async def _read(self, key: str, make: Callable[[dict[str, Any]], T]) -> list[T]:
         try:
             seconds, _ = await repeated(self._redis.time)
             stored: Any = await repeated(self._redis.hgetall, key)
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
-        entries = (value.split(b" ", 1) for _, value in sorted(stored.items()))
-        return [json.loads(text) for expiry, text in entries if int(expiry) > seconds * 1000]
+
+        def parse(value: bytes) -> tuple[int, T]:
+            expiry_ms, text = value.split(b" ", 1)
+            return int(expiry_ms), make(json.loads(text))
+
+        entries = self._entries.read(key, stored, parse).values()
+        return [entry for expiry_ms, entry in entries if expiry_ms > seconds * 1000]
 
 
 def _pack(entry: ModelEntry | WorkerEntry) -> str:

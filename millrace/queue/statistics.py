@@ -21,6 +21,7 @@ import structlog
 from millrace.errors import Unavailable
 from millrace.queue import keys, scripts
 from millrace.queue.connection import AWAY, Redis, RedisError, repeated
+from millrace.queue.entries import Entries
 from millrace.queue.keys import ModelVersion
 
 LIFETIME_MS = 86_400_000
@@ -103,11 +104,12 @@ _SPENT = tuple(name for name in _SUMMED if name not in _COUNTS)
 
 
 class Statistics:
-    """One process's totals on their way in, everybody's on their way out. Raises Unavailable where Redis is away."""
+    """One process's totals on their way in, everybody's on their way out; what cannot be read counts for nothing.
+    Raises Unavailable where Redis is away."""
 
     def __init__(self, redis: Redis, name: str) -> None:
         """`name` may come again with the next process: it is made this one's own."""
-        self._redis, self._source = redis, f"{name}:{secrets.token_hex(4)}"
+        self._redis, self._source, self._entries = redis, f"{name}:{secrets.token_hex(4)}", Entries()
         self._announced: dict[ModelVersion, tuple[ModelTotals, float]] = {}
         self._asking, self._asked_at = asyncio.Lock(), 0.0
 
@@ -121,7 +123,7 @@ class Statistics:
                         message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=TICK_S)
                         await self.announce(read())
                         if message is not None:
-                            await self._call(self._redis.incr, keys.heard(message["data"].decode()))
+                            await self._call(self._redis.incr, keys.heard(message["data"].decode(errors="replace")))
             except (Unavailable, *AWAY, RedisError) as error:
                 log.debug("statistics.waiting", error=repr(error))
                 await asyncio.sleep(RETRY_S)
@@ -167,8 +169,10 @@ class Statistics:
 
     async def _sum(self, model: ModelVersion) -> ModelTotals:
         """Of what is stored; the next write drops what has expired."""
-        stored: dict[bytes, bytes] = await self._call(self._redis.hgetall, keys.statistics(model))
-        return sum((unpack(value.split(b" ", 1)[1]) for value in stored.values()), ModelTotals())
+        key = keys.statistics(model)
+        stored: dict[bytes, bytes] = await self._call(self._redis.hgetall, key)
+        totals = self._entries.read(key, stored, lambda value: unpack(value.split(b" ", 1)[1]))
+        return sum(totals.values(), ModelTotals())
 
     async def _call(self, function: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
         try:

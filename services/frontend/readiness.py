@@ -8,7 +8,7 @@ import structlog
 
 from millrace.errors import Unavailable
 from millrace.queue import Mailbox
-from millrace.queue.connection import AWAY, ConnectionLost, Redis, has_answered
+from millrace.queue.connection import AWAY, ConnectionLost, Redis, RedisError, has_answered
 
 CHECK_S = 0.5
 ANSWER_S = 1.0
@@ -65,7 +65,7 @@ class Readiness:
                 return await self._redis_pings()
         except TimeoutError:
             return has_answered(self._redis, since=asked)
-        except AWAY:
+        except (*AWAY, RedisError):
             return False
 
     async def _redis_pings(self) -> bool:

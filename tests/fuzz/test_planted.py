@@ -9,14 +9,17 @@ import grpc
 import pytest
 from redis import Redis
 
-from millrace.queue.keys import MODELS
+from millrace.queue import JobRef, ModelVersion, keys
 from millrace.tensors import pack_bytes
+from millrace.v1.generation_pb2 import GenerateRequest
+from millrace.v1.job_pb2 import JobOptions
+from millrace.v1.job_service_pb2 import GetJobRequest, SubmitJobRequest
 from services.worker import untrusted
 from services.worker.batch import running
 from tests.fuzz import hostile, planted, wire
 from tests.fuzz.drive import drive
 from tests.fuzz.folders import ModelYaml, TokenizerJson
-from tests.fuzz.generation import Tiny
+from tests.fuzz.generation import GOOD, Tiny
 from tests.fuzz.requests import Generations, Infers
 from tests.fuzz.target import Finding, Target
 from tests.fuzz.tensors import Tensors
@@ -122,13 +125,15 @@ def test_a_secret_behind_a_hard_link_is_found_in_what_comes_out(monkeypatch: pyt
 
 
 def test_an_error_that_nobody_expected_is_found_in_its_call_and_in_the_log(running: Running) -> None:
+    job = JobRef(ModelVersion("tested", "1"), "default", "broken")
+    submission = SubmitJobRequest(generate=GenerateRequest.FromString(GOOD), job=JobOptions(job_id=job.job_id))
+    named = GetJobRequest(job_id=job.job_id).SerializeToString()
     with opened(Calls(SEED, running)) as target, Redis.from_url(running.valkey.url) as redis:
-        known = redis.hget(MODELS, "tested/1")
-        assert isinstance(known, bytes)
-        redis.hset(MODELS, "tested/1", b"not a model")
+        assert target.run(case(f"{wire.JOBS}SubmitJob", (), submission.SerializeToString()))
+        assert target.run(case(f"{wire.JOBS}WatchJob", (), named))
+        assert redis.hset(keys.job(job), "state", "of no state") == 0
         with pytest.raises(Finding, match="INTERNAL: INTERNAL an error inside the service"):
-            target.run(case("/millrace.v1.FleetService/ListModels", (), b""))
-        redis.hset(MODELS, "tested/1", known)
+            target.run(case(f"{wire.JOBS}GetJob", (), named))
         with pytest.raises(Finding, match="the frontend has logged an error that nobody expected"):
             target.finish()
 

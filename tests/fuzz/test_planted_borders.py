@@ -1,18 +1,19 @@
 """Faults at the borders of typed tasks, of other protocols and of the repository, each of which its target finds."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from millrace.queue.keys import MODELS
+from millrace.queue import JobRef, ModelVersion, keys
 from millrace.tensors import pack_bytes
 from services.frontend.oip.sampling_parameters import SETTINGS
 from services.worker.batch import running
 from services.worker.repository import outline
 from tests.fuzz import planted, sources
-from tests.fuzz.http import Http, case
+from tests.fuzz.http import JSON, Http, case
 from tests.fuzz.images import Images
 from tests.fuzz.manifests import Manifest
 from tests.fuzz.merged import MergedFile
@@ -68,13 +69,15 @@ def test_a_body_whose_settings_are_lost_is_found() -> None:
 
 
 def test_an_error_that_nobody_expected_is_found_in_its_answer(running: Running) -> None:
+    job = JobRef(ModelVersion("tested", "1"), "default", "broken-text")
+    body = json.dumps({"model": "tested", "prompt": "hello", "max_tokens": 4}).encode()
+    named = case("POST", TEXT.decode(), JSON | {"millrace-job-id": job.job_id}, body)
     with opened(Http(SEED, running)) as target, Redis.from_url(running.valkey.url) as redis:
-        known = redis.hget(MODELS, "tested/1")
-        assert isinstance(known, bytes)
-        redis.hset(MODELS, "tested/1", b"not a model")
+        assert target.run(named)
+        assert redis.delete(keys.results(job)) == 1
+        redis.xadd(keys.results(job), {"of": "no kind"}, "1-0")
         with pytest.raises(Finding, match="status 500"):
-            target.run(case("GET", "/v1/models", {}, b""))
-        redis.hset(MODELS, "tested/1", known)
+            target.run(named)
 
 
 def test_a_policy_that_is_not_obeyed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,14 @@ async def test_a_repository_knows_only_its_own_commands(bench: Bench) -> None:
     assert verbs(await commands.read("model")) == {}
 
 
+async def test_a_command_that_cannot_be_read_hides_no_other(bench: Bench) -> None:
+    commands = Commands(bench.redis)
+    await commands.give("models", "story", Verb.LOAD)
+    later = b'{"serial":1,"verb":"of a later version","at_ms":1}'
+    await bench.redis.hset(keys.COMMANDS, mapping={"models/tale": later, "models/saga": b"\xff", "models/epic": b"{}"})
+    assert verbs(await commands.read("models")) == {"story": Verb.LOAD}
+
+
 async def test_serial_numbers_go_on_behind_a_server_that_has_lost_the_commands(bench: Bench) -> None:
     commands = Commands(bench.redis)
     before = await commands.give("models", "story", Verb.LOAD)

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
 from redis.asyncio import Redis
 
-from millrace.queue import End, Inbox, JobQueue, Mailbox, Result, connect
+from millrace.queue import End, Inbox, JobQueue, Mailbox, Result, connect, keys
 from millrace.queue.mailbox import INBOX_BYTES
 from millrace.queue.queue import MAILBOX_BYTES
 from millrace.queue.types import Ending, Lease
@@ -77,6 +78,17 @@ async def test_a_lost_connection_sends_every_reader_to_the_log(redis_url: str) -
             await redis.client_kill_filter(_type="pubsub")
             await inbox.wait()
             assert inbox.behind
+
+
+@pytest.mark.parametrize("message", [b"", b"\xff\xff", b"\x91\x01", b"\x91\x95\xa1j\x01\xa0\xa0\x91\x63"])
+async def test_a_message_that_cannot_be_read_sends_every_reader_to_the_log(redis_url: str, message: bytes) -> None:
+    async with reading(redis_url) as (mailbox, _), connect(redis_url) as redis:
+        with mailbox.open(submission("j").ref) as inbox:
+            inbox.take()
+            await redis.publish(keys.mailbox("f"), message)
+            await inbox.wait()
+            assert inbox.behind
+        assert mailbox.subscribed.is_set()
 
 
 async def test_a_message_for_nobody_is_dropped(redis_url: str) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from millrace.errors import Unavailable
 from millrace.queue import Carried, Indexed, ModelEntry, ModelState, Registry, WorkerEntry, connect, keys
@@ -51,6 +52,27 @@ async def test_what_only_a_later_version_of_the_service_knows_is_left_out(bench:
         stored: Any = await bench.redis.hget(key, name)
         await bench.redis.hset(key, name, stored.decode().removesuffix("}") + ',"later":[1]}')
     assert (await registry.workers(), await registry.models()) == ([worker("w1")], [MODEL])
+
+
+@pytest.mark.parametrize("value", [b"", b"not a model", b"\xff\xff", b"{}", b"9999999999999 [", b"9999999999999 {}"])
+async def test_an_entry_that_cannot_be_read_is_told_once_and_hides_no_other(bench: Bench, value: bytes) -> None:
+    registry = Registry(bench.redis)
+    await registry.announce(worker("w1"), [MODEL])
+    with capture_logs() as said:
+        for key in (keys.WORKERS, keys.MODELS):
+            await bench.redis.hset(key, "a", value)
+        for _ in range(3):
+            assert (await registry.workers(), await registry.models()) == ([worker("w1")], [MODEL])
+    assert [(line["event"], line["key"], line["field"]) for line in said] == [
+        ("entry.unreadable", keys.WORKERS, "a"),
+        ("entry.unreadable", keys.MODELS, "a"),
+    ]
+
+
+async def test_an_entry_without_a_lifetime_is_dropped_by_the_next_announcement(bench: Bench) -> None:
+    await bench.redis.hset(keys.WORKERS, "a", b"not a worker")
+    await Registry(bench.redis).announce(worker("w1"), [])
+    assert await bench.redis.hkeys(keys.WORKERS) == [b"w1"]
 
 
 async def test_a_model_that_was_unloaded_on_purpose_is_forgotten(bench: Bench) -> None:

@@ -60,6 +60,12 @@ async def test_the_sum_is_over_all_processes_and_a_repeated_announcement_changes
     assert read == {MODEL: TOTALS + ModelTotals(rows=5), OTHER: ModelTotals()}
 
 
+async def test_totals_that_cannot_be_read_count_for_nothing(redis: Redis) -> None:
+    await Statistics(redis, "w").announce({MODEL: TOTALS})
+    await redis.hset(keys.statistics(MODEL), mapping={"a": b"", "b": b"9 {", "c": b'9 {"success":[1,2,3]}'})
+    assert await Statistics(redis, "f").read([MODEL]) == {MODEL: TOTALS}
+
+
 async def test_what_a_process_has_done_counts_for_a_day(redis: Redis) -> None:
     await Statistics(redis, "w").announce({MODEL: TOTALS})
     left_ms = await redis.pttl(keys.statistics(MODEL))
