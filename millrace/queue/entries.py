@@ -21,13 +21,14 @@ class Entries:
     def read(self, key: str, stored: Mapping[bytes, bytes], parse: Callable[[bytes], T]) -> dict[bytes, T]:
         """What `parse` makes of each field of the hash at `key`, in the order of the fields' names."""
         parsed: dict[bytes, T] = {}
-        known, self._unreadable[key] = self._unreadable.get(key, frozenset()), set()
+        told, unreadable = self._unreadable.get(key, set()), set[bytes]()
         for field, value in sorted(stored.items()):
             try:
                 parsed[field] = parse(value)
             except Exception as error:  # of any kind: the parser expects what this version writes
-                self._unreadable[key].add(field)
-                if field not in known:
-                    told = {"field": field.decode(errors="replace"), "value": repr(value[:MOST_TOLD_BYTES])}
-                    log.warning("entry.unreadable", key=key, **told, error=repr(error))
+                unreadable.add(field)
+                if field not in told:
+                    name, start = field.decode(errors="replace"), repr(value[:MOST_TOLD_BYTES])
+                    log.warning("entry.unreadable", key=key, field=name, value=start, error=repr(error))
+        self._unreadable[key] = unreadable
         return parsed
