@@ -1,25 +1,16 @@
-"""A fleet for as long as a story needs one, and each version of a model through it, measured by the functions of
-`millrace evaluate`."""
+"""Each version of a model through a fleet, measured by the functions of `millrace evaluate`."""
 
 import asyncio
-import signal
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from millrace.client import AsyncClient
-from millrace.evaluating.asking import Journal, Target
 from millrace.evaluating.asking.answer import Answer
-from millrace.evaluating.asking.running import Progress, Watch
-from millrace.evaluating.data import Dataset
-from millrace.evaluating.evaluation import Plan, evaluate, prepare
+from millrace.evaluating.evaluation import Plan, evaluate, prepare, silently
 from millrace.evaluating.report import write_report
 from millrace.evaluating.result import Result, write_result
-
-ROOT = Path(__file__).parents[1]
-START_S = 120
+from millrace.evaluating.serving import serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,33 +50,3 @@ async def _evaluated(
                 answers = {one: outcome for one, outcome in journal.outcomes.items() if isinstance(outcome, Answer)}
             found[version] = Evaluated(answers=answers, result=result)
     return found
-
-
-@contextmanager
-def silently(target: Target, dataset: Dataset, journal: Journal) -> Iterator[Watch]:
-    """There are too few examples for a bar."""
-
-    def watch(step: Progress) -> None:
-        pass
-
-    yield watch
-
-
-@asynccontextmanager
-async def serving(models: Path) -> AsyncIterator[str]:
-    """The gRPC address of a fleet that serves what is in `models`, on free ports, until the block ends."""
-    options = ("--grpc-port", "0", "--http-port", "0", "--models", str(models.resolve()))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "millrace.cli", "up", *options), stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(START_S):
-            line = (await process.stdout.readline()).decode()
-        if not line.startswith("millrace ready "):
-            raise RuntimeError("millrace up did not become ready; its messages above say why")
-        yield line.split("grpc=")[1].split()[0].split(",")[0]
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        await process.wait()

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from examples import command, record
+from examples import command, optimise, record
+from examples.publish import graph_of
 from examples.serving import evaluated
-from examples.speech import card, corpus, evaluate, export, measure, model, optimise, serve, train
+from examples.speech import card, corpus, evaluate, export, measure, model, serve, train
 from examples.speech.corpus import Counts
 from examples.speech.features import log_mel
 from examples.speech.score import Score
@@ -22,11 +23,15 @@ from examples.training.history import History
 from examples.training.loop import CHECKPOINT
 from examples.training.processes import Group
 from millrace.exporting.stages import Stages
+from millrace.optimizing.order import Method
 
 STEPS, QUICK_STEPS = 1_200, 90
 QUICK = Counts(train=240, validation=20, held_out=40)
 CALIBRATION = 64
 """Training sounds that scale the activations of the graph of 8 bits, and that the export is checked on."""
+METHODS = (Method.INT8, Method.INT8_STATIC, Method.INT8_BLOCK)
+MOST_LOSS = 0.005
+"""Of the validation sounds' word error rate."""
 NAME, MEASURES = "spoken", "measures.json"
 
 EXAMPLES = """\
@@ -96,14 +101,20 @@ def _export(chosen: argparse.Namespace, console: Console) -> None:
 
 
 def _optimise(chosen: argparse.Namespace, console: Console) -> None:
-    held_out = corpus.load_held_out(chosen.work / Part.HELD_OUT)
-    target = chosen.out.with_name("2")
-    judge = corpus.load(Part.VALIDATION, chosen.work)
-    candidates = optimise.optimise(chosen.out, _some_features(chosen.work), judge, held_out, target)
-    for one in candidates:
-        size = f"{one.size_bytes / 1e6:.2f} MB, {one.milliseconds:.1f} ms"
-        console.print(f"{one.name}: {size}, WER {one.score.wer:.2%}, {one.equal} transcripts as fp32")
-    record.note(chosen.work / MEASURES, candidates=[measure.of_candidate(one) for one in candidates])
+    """The validation sounds judge, and training sounds scale the activations: the held-out ones take no part."""
+    judging = chosen.work / Part.VALIDATION
+    corpus.write_data_set(corpus.load(Part.VALIDATION, chosen.work), judging)
+    lines = optimise.optimise(
+        chosen.out,
+        METHODS,
+        judging,
+        console,
+        most_loss=MOST_LOSS,
+        quick=chosen.quick,
+        threads=chosen.threads,
+        calibration=chosen.work / export.SAMPLES,
+    )
+    record.note(chosen.work / MEASURES, candidates=lines)
 
 
 def _serve(chosen: argparse.Namespace, console: Console) -> None:
@@ -114,7 +125,7 @@ def _serve(chosen: argparse.Namespace, console: Console) -> None:
     results = evaluated(models, chosen.out.parent.name, names, chosen.work / Part.HELD_OUT, pages)
     features, served = evaluate.heard(held_out), []
     for folder in folders:
-        alone = evaluate.Graph(folder / "model.onnx").transcripts(features)
+        alone = evaluate.Graph(graph_of(folder)).transcripts(features)
         through = serve.transcripts(results[folder.name], held_out)
         scores = evaluate.scores(held_out, through)
         serve.same(alone, scores["all"], through, results[folder.name])

@@ -31,7 +31,7 @@ def write(measures: dict[str, Any], path: Path) -> None:
         speakers=len(voices.SPEAKERS[Part.TRAIN]),
         held_out_speakers=len(voices.SPEAKERS[Part.HELD_OUT]),
         scores=_scores(measures),
-        candidates="\n".join(_candidate(one) for one in measures["candidates"]),
+        candidates="\n".join(measures["candidates"]),
         curve=_curve(training["curve"]),
     )
     path.write_text(text)
@@ -51,12 +51,6 @@ def _row(name: str, scores: dict[str, Any], equal: int | None) -> str:
     rates = " | ".join(f"{scores[condition]['wer']:.2%}" for condition in ("all", "clean", "noisy"))
     same = "" if equal is None else f"{equal} of {everything['sounds']}"
     return f"| {name} | {rates} | {bounds} | {kinds} | {same} |"
-
-
-def _candidate(one: dict[str, Any]) -> str:
-    size, wer = one["size_bytes"] / 1e6, one["score"]["wer"]
-    shipped = "yes" if one["published"] else "no"
-    return f"| {one['name']} | {size:.2f} MB | {one['milliseconds']:.1f} ms | {wer:.2%} | {one['equal']} | {shipped} |"
 
 
 def _curve(curve: list[dict[str, float]]) -> str:

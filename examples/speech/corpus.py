@@ -6,17 +6,18 @@ Training and validation lie in archives, the held-out part as a data set that `m
 
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from examples.speech import augment
 from examples.speech.features import SAMPLE_RATE
-from examples.speech.voices import Part, Utterance, plan
+from examples.speech.voices import Part, Utterance, plan, spoken
 
 Samples = npt.NDArray[np.int16]
 SEED = 1
@@ -108,6 +109,12 @@ def load_held_out(folder: Path) -> list[Labelled]:
     return [Labelled(path=folder / row["audio"], text=row["text"], condition=row["condition"]) for row in rows]
 
 
+def write_data_set(corpus: Corpus, folder: Path) -> None:
+    """As one that `millrace evaluate` and `millrace optimize` take."""
+    sounds = ((corpus.sound(index), {"text": spoken(digits)}) for index, digits in enumerate(corpus.digits))
+    _write_data_set(sounds, folder)
+
+
 def of(sounds: Sequence[Samples], digits: Sequence[tuple[int, ...]]) -> Corpus:
     """The corpus of these sounds."""
     bounds = np.cumsum([0, *(len(sound) for sound in sounds)])
@@ -131,18 +138,26 @@ def _write_archive(part: Part, count: int, folder: Path) -> None:
 
 
 def _write_held_out(count: int, folder: Path) -> None:
-    import soundfile
-
-    folder.mkdir(parents=True, exist_ok=True)
-    utterances, lines = plan(Part.HELD_OUT, count, SEED), []
+    utterances = plan(Part.HELD_OUT, count, SEED)
+    made: list[tuple[npt.NDArray[Any], dict[str, str]]] = []
     for index, (utterance, samples) in enumerate(zip(utterances, _say(utterances), strict=True)):
         random = np.random.default_rng((SEED, index))
         condition = NOISY if index % 2 else CLEAN
         sound = _held_out(to_floats(samples), random, noisy=condition == NOISY)
+        made.append((sound, {"text": utterance.text, "condition": condition, "voice": utterance.voice}))
+    _write_data_set(made, folder)
+
+
+def _write_data_set(sounds: Iterable[tuple[npt.NDArray[Any], Mapping[str, str]]], folder: Path) -> None:
+    """`sounds`: samples, and what their lines have beside the file's name."""
+    import soundfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index, (samples, row) in enumerate(sounds):
         name = f"{index:04}.flac"
-        soundfile.write(folder / name, sound, SAMPLE_RATE, subtype="PCM_16")
-        row = {"id": name.removesuffix(".flac"), "audio": name, "text": utterance.text}
-        lines.append(json.dumps(row | {"condition": condition, "voice": utterance.voice}))
+        soundfile.write(folder / name, samples, SAMPLE_RATE, subtype="PCM_16")
+        lines.append(json.dumps({"id": name.removesuffix(".flac"), "audio": name, **row}))
     (folder / LISTING).write_text("\n".join(lines) + "\n")
 
 

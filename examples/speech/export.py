@@ -25,6 +25,8 @@ KEYS = {
     "sound": SOUND,
     "batching": {"max_rows": 16},
 }
+SAMPLES = "samples.npz"
+"""In the work folder: features of some training sounds, as the graph takes them."""
 LEAST_FRAMES, MOST_FRAMES = 8, 8_192
 
 
@@ -42,7 +44,7 @@ class Heard(nn.Module):  # type: ignore[misc, unused-ignore]
 def ship(network: Network, features: Sequence[Features], work: Path, version: Path, stages: Stages) -> Published:
     """In place of a version that is there. Raises ValueError where the graph is too far from PyTorch, on random
     features, or on those of some sounds, each [frames, mels], which are cut to the shortest."""
-    samples, labels = work / "samples.npz", work / "labels.txt"
+    samples, labels = work / SAMPLES, work / "labels.txt"
     np.savez(samples, features=np.stack([one[: min(map(len, features))] for one in features]))
     labels.write_text("".join(f"{symbol}\n" for symbol in SYMBOLS))
     shutil.rmtree(version, ignore_errors=True)

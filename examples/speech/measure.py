@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from examples.speech.optimise import Candidate
 from examples.speech.score import Score
 
 
@@ -14,7 +13,3 @@ def of_score(score: Score) -> dict[str, Any]:
 
 def of_scores(scores: Mapping[str, Score]) -> dict[str, Any]:
     return {name: of_score(score) for name, score in scores.items()}
-
-
-def of_candidate(candidate: Candidate) -> dict[str, Any]:
-    return asdict(candidate) | {"score": of_score(candidate.score)}

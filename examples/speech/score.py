@@ -32,10 +32,6 @@ class Score:
         return (self.substitutions + self.deletions + self.insertions) / self.words
 
 
-def words(digits: Sequence[int]) -> str:
-    return " ".join(DIGITS[digit] for digit in digits)
-
-
 def transcript(scores: npt.NDArray[Any]) -> str:
     """The best path's text, of scores [frames, labels]."""
     alphabet = Alphabet(SYMBOLS, 0, "|")

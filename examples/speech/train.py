@@ -12,6 +12,7 @@ from examples.speech import augment, score
 from examples.speech.corpus import Corpus
 from examples.speech.features import FRAMES_PER_S, SAMPLE_RATE, log_mel
 from examples.speech.model import Network
+from examples.speech.voices import spoken
 from examples.training.history import History
 from examples.training.loop import Loop, Recipe, planned
 from examples.training.processes import Group
@@ -76,7 +77,7 @@ class Hearing:
             logits = self.network(rows.features.to(self._group.device)).float()
             losses.append(loss(logits, rows).item())
             found.append(score.transcript(logits[0].cpu().numpy()))
-        wer = score.score([score.words(digits) for digits in self._validation.digits], found).wer
+        wer = score.score([spoken(digits) for digits in self._validation.digits], found).wer
         return {"validation_loss": float(np.mean(losses)), "wer": wer}
 
     def _draw(self, step: int) -> tuple[list[int], list[float], int]:

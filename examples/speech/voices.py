@@ -4,6 +4,7 @@ A speaker (espeak-ng's "variant") belongs to one part only. The held-out speaker
 serve the final measures; the validation speakers draw the curve, and judge the graph of 8 bits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,7 +53,12 @@ class Utterance:
     @property
     def text(self) -> str:
         """The words."""
-        return " ".join(DIGITS[digit] for digit in self.digits)
+        return spoken(self.digits)
+
+
+def spoken(digits: Sequence[int]) -> str:
+    """Their words."""
+    return " ".join(DIGITS[digit] for digit in digits)
 
 
 def plan(part: Part, count: int, seed: int) -> list[Utterance]:

@@ -26,9 +26,10 @@ def optimize(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|FOLDER",
             help="For the metric: .npz by the inputs' names, with label; .jsonl or .csv with text and label; of a "
-            "decoder a text. Unset: outputs are compared on random inputs.",
+            "decoder a text; of images, sounds and vectors what `millrace evaluate` takes. Unset: outputs are compared "
+            "on random inputs.",
         ),
     ] = None,
     calibration: Annotated[
@@ -37,7 +38,10 @@ def optimize(
     calibrate: Annotated[Calibration, typer.Option(help="How its ranges are found.")] = Calibration.MINMAX,
     max_loss: Annotated[
         float,
-        typer.Option(min=0, help="Of accuracy in points, of perplexity as a share, or of an output's largest value."),
+        typer.Option(
+            min=0,
+            help="Of perplexity as a share, of other metrics in points, or of an output's largest value.",
+        ),
     ] = 0.005,
     prefer: Annotated[Prefer, typer.Option(help="What the best is best in.")] = Prefer.SPEED,
     out: Annotated[str | None, typer.Option(metavar="VERSION", help="The new version; unset: the next number.")] = None,
@@ -53,6 +57,7 @@ def optimize(
 
     [bold]millrace optimize models/digits/1 --data models/digits/held_out.npz --calibration some.npz[/bold]
     [bold]millrace optimize models/pycode/1 --methods int8-block,int4 --data held_out.txt --max-loss 0.01[/bold]
+    [bold]millrace optimize models/spoken/1 --data spoken/labels.jsonl --calibration features.npz --prefer size[/bold]
     """
     try:
         from millrace.exporting.stages import Stages

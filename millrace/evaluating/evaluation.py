@@ -4,8 +4,8 @@ find the model ─▶ read the data ─▶ ask what is not in the journal yet �
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,7 +13,7 @@ from pathlib import Path
 from platform import python_version
 
 from millrace.client import AsyncClient
-from millrace.evaluating.asking import Asker, Journal, Options, Outcome, Target, ask_all, find_target
+from millrace.evaluating.asking import Asker, Journal, Options, Outcome, Progress, Target, ask_all, find_target
 from millrace.evaluating.asking.journal import fingerprint
 from millrace.evaluating.asking.running import Watch
 from millrace.evaluating.data import Dataset, read_dataset
@@ -104,6 +104,16 @@ async def evaluate(
         against=systems[1] if before else None,
         comparison=compare(dataset.kind, dataset.examples, before[0], after, resampling) if before else None,
     )
+
+
+@contextmanager
+def silently(target: Target, dataset: Dataset, journal: Journal) -> Iterator[Watch]:
+    """A `Watching` that shows nothing."""
+
+    def watch(step: Progress) -> None:
+        pass
+
+    yield watch
 
 
 def _settings(plan: Plan) -> dict[str, str | int | float | bool | Sequence[str]]:

@@ -56,9 +56,10 @@ class Order:
     """…/NAME/VERSION, which stays as it is."""
     methods: Sequence[Method] = tuple(Method)
     data: Path | None = None
-    """What the task's metric is measured on: .npz by the inputs' names, lines of JSON or CSV, or text."""
+    """What the task's metric is measured on: .npz by the inputs' names, lines of JSON or CSV, or text; of images,
+    sounds and vectors a data set of `millrace evaluate`."""
     calibration: Path | None = None
-    """Of the same kinds; labels are not needed."""
+    """What the graph takes, of the same kinds; labels are not needed."""
     calibrate: Calibration = Calibration.MINMAX
     max_loss: float = 0.005
     prefer: Prefer = Prefer.SPEED
@@ -104,6 +105,7 @@ def check(order: Order) -> None:
     for option, value in (("--max-loss", order.max_loss), ("--seconds", order.seconds)):
         if not 0 <= value < float("inf"):
             raise ValueError(f"{option} {value}: must be a number from 0 on")
-    for option, path in (("--data", order.data), ("--calibration", order.calibration)):
-        if path is not None and not path.is_file():
-            raise ValueError(f"{option} {path}: there is no such file")
+    if order.data is not None and not order.data.exists():
+        raise ValueError(f"--data {order.data}: there is no such file or folder")
+    if order.calibration is not None and not order.calibration.is_file():
+        raise ValueError(f"--calibration {order.calibration}: there is no such file")

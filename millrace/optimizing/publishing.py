@@ -21,19 +21,24 @@ CARD_FILE = "README.md"
 
 
 def fill(folder: Path, order: Order, version: Version, candidates: Sequence[Candidate], choice: Choice) -> None:
-    """Writes all files but the sums. Raises ValueError where one of the original's is a link, or stands in
-    the way."""
-    best = choice.best
-    assert best is not None, "there is something to publish"
+    """Writes all files but the sums. Raises ValueError as `place` does."""
+    assert choice.best is not None, "there is something to publish"
+    place(folder, version, choice.best)
+    _write_card(folder / CARD_FILE, order, version, candidates, choice)
+
+
+def place(folder: Path, version: Version, one: Candidate) -> None:
+    """Writes what a worker needs of the version with this candidate's graph. Raises ValueError where one of the
+    original's files is a link, or stands in the way."""
     _copy(version, folder)
     target = folder / version.graph.parent.relative_to(version.folder)
-    for file in graphs.files(best.graph):
+    target.mkdir(parents=True, exist_ok=True)
+    for file in graphs.files(one.graph):
         if (target / file.name).exists():
             raise ValueError(f"another device's graph needs {file.name}: give each device files of its own")
         shutil.copyfile(file, target / file.name)
-    described = _describe(version, best, target.relative_to(folder))
+    described = _describe(version, one, target.relative_to(folder))
     (folder / MODEL_FILE).write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=1 << 10))
-    _write_card(folder / CARD_FILE, order, version, candidates, choice)
 
 
 def size(version: Version) -> int:
@@ -65,13 +70,13 @@ def _graphs(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(path.glob("*.onnx"))
 
 
-def _describe(version: Version, best: Candidate, place: Path) -> dict[str, Any]:
+def _describe(version: Version, one: Candidate, place: Path) -> dict[str, Any]:
     described = dict(version.described)
-    entry = {"path": (place if version.decoder else place / best.graph.name).as_posix()}
-    assert best.method is not None
-    entry["precision"] = PRECISIONS.get(best.method, version.precision)
+    entry = {"path": (place if version.decoder else place / one.graph.name).as_posix()}
+    assert one.method is not None, "the original is copied as it is"
+    entry["precision"] = PRECISIONS.get(one.method, version.precision)
     described["graphs"] = dict(described["graphs"]) | {version.device: entry}
-    if best.method in PRECISIONS:
+    if one.method in PRECISIONS:
         described.pop("weights", None)
     return described
 

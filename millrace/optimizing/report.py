@@ -6,8 +6,8 @@ from typing import Any
 
 from millrace.exporting.room import told
 from millrace.optimizing.candidate import Candidate, Choice
+from millrace.optimizing.measuring.job import Judgement
 from millrace.optimizing.order import Prefer
-from millrace.optimizing.subjects.subject import Metric
 
 NONE = "–"
 
@@ -33,7 +33,7 @@ def cells(one: Candidate, original: Candidate, choice: Choice) -> list[str]:
         f"{one.best_rows}{_alone(one, original)}",
         told(median(one.values(Prefer.MEMORY))),
         NONE if one.method is None else f"{one.judgement.difference:.1e}",
-        _score(one.judgement.metric, one.judgement.score),
+        _score(one.judgement),
         loss,
         verdict,
     ]
@@ -74,7 +74,5 @@ def _spread(values: Sequence[float]) -> str:
     return f"±{(max(values) - min(values)) / 2 / median(values):.0%}"
 
 
-def _score(metric: Metric | None, score: float | None) -> str:
-    if metric is None or score is None:
-        return NONE
-    return f"{score:.2%}" if metric is Metric.ACCURACY else f"{score:.3f}"
+def _score(judged: Judgement) -> str:
+    return NONE if judged.metric is None or judged.score is None else judged.metric.told(judged.score)

@@ -15,11 +15,20 @@ from millrace.optimizing.version import Version
 
 Kind = Literal["make", "judge", "measure"]
 Run = Callable[[Job], Content]
+Judge = Callable[[Candidate, Judgement], Content]
 
 
-def examine(order: Order, version: Version, scratch: Path, stages: Stages, run: Run = process.run) -> list[Candidate]:
-    """The original, then a candidate for each method, whether it came to anything or not. Raises ValueError where the
-    original itself cannot be run."""
+def examine(
+    order: Order,
+    version: Version,
+    scratch: Path,
+    stages: Stages,
+    run: Run = process.run,
+    judge: Judge | None = None,
+) -> list[Candidate]:
+    """The original, then a candidate for each method, whether it came to anything or not. `judge` finds the metric by
+    the data, which then are nothing that the graph takes; None: the process that compares the outputs finds it. Raises
+    ValueError where the original itself cannot be run."""
     original = Candidate(method=None, graph=version.graph, size_bytes=graphs.size(version.graph))
     candidates = [original, *_folders(order, version, scratch)]
 
@@ -27,7 +36,9 @@ def examine(order: Order, version: Version, scratch: Path, stages: Stages, run: 
         if one.refusal:
             return
         stages.say(f"{kind} {one.name}")
-        answer = run(_job(order, version, scratch, one, kind))
+        answer = run(_job(order, version, scratch, one, kind, order.data if judge is None else order.calibration))
+        if judge is not None and isinstance(answer, Judgement):
+            answer = judge(one, answer)
         if one is original and isinstance(answer, Refusal):
             raise ValueError(f"the original: {answer.words}")
         _note(one, answer)
@@ -62,14 +73,14 @@ def _folders(order: Order, version: Version, scratch: Path) -> Iterator[Candidat
         yield Candidate(method=method, graph=folder / name)
 
 
-def _job(order: Order, version: Version, scratch: Path, one: Candidate, kind: Kind) -> Job:
+def _job(order: Order, version: Version, scratch: Path, one: Candidate, kind: Kind, data: Path | None) -> Job:
     return Job(
         kind=kind,
         folder=str(version.folder),
         device=version.device,
         graph=str(one.graph),
         method=one.method,
-        data=None if order.data is None else str(order.data.absolute()),
+        data=None if data is None else str(data.absolute()),
         calibration=None if order.calibration is None else str(order.calibration.absolute()),
         calibrate=order.calibrate,
         reference=str(scratch / "reference"),

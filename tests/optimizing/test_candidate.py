@@ -62,6 +62,23 @@ def test_rounds_are_compared_with_rounds() -> None:
     assert best(candidate(Method.GRAPH, 120, 120, 60, 60), original=original) is Method.GRAPH
 
 
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "loss"),
+    [
+        (Metric.ACCURACY, 0.9, 0.8, 0.1),
+        (Metric.PERPLEXITY, 20.0, 22.0, 0.1),
+        (Metric.WORD_ERROR_RATE, 0.2, 0.3, 0.1),
+        (Metric.RETRIEVAL, 0.9, 0.8, 0.1),
+    ],
+)
+def test_a_loss_is_above_0_where_the_candidate_is_worse(
+    metric: Metric, before: float, after: float, loss: float
+) -> None:
+    assert metric.loss(before, after) == pytest.approx(loss)
+    assert metric.loss(before, before) == 0
+    assert metric.loss(after, before) < 0
+
+
 def test_of_perplexity_the_loss_is_a_share() -> None:
     original = candidate(None, *[100] * 4, score=20.0, metric=PERPLEXITY)
     assert candidate(Method.INT4, 1, score=20.5, metric=PERPLEXITY).loss(original) == pytest.approx(0.025)

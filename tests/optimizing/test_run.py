@@ -120,6 +120,12 @@ def test_data_that_does_not_fit_ends_it_at_once(tmp_path: Path) -> None:
     assert left(tmp_path / "models") == []
 
 
+def test_a_folder_is_no_data_for_a_graph_of_tensors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a folder holds images or sounds, which this model does not take"):
+        optimised(order(write(tmp_path), data=tmp_path))
+    assert left(tmp_path) == []
+
+
 def test_a_link_is_not_copied(tmp_path: Path) -> None:
     folder = write(tmp_path / "models")
     (folder / "secret").symlink_to("/etc/hostname")

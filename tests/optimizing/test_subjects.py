@@ -17,11 +17,29 @@ from millrace.optimizing.subjects.decoder import log_probabilities
 from millrace.optimizing.subjects.rows import Texts, read
 from tests.graphs import attention, mixing, model
 from tests.optimizing.models import CLASSES, ROOT, ROWS, WIDTH, network, write, write_data, write_tokenizer
+from tests.worker.tasks.sounds import wave_graph
 
 
 def subject(folder: Path, data: Path | None = None) -> Subject:
     found = version.read(folder, "cpu")
     return subjects.choose(found, graphs.open_session(found.graph, "cpu", 1), data)
+
+
+def test_a_graph_of_samples_is_tried_with_a_second_of_sound(tmp_path: Path) -> None:
+    found = subject(write(tmp_path, wave_graph()))
+    (outputs, *_) = found.probe()
+    assert outputs["scores"].shape[:2] == (1, (16_000 - 400) // 320 + 1)
+
+
+def test_random_rows_that_would_fill_the_memory_are_not_made(tmp_path: Path) -> None:
+    graph = model(
+        [("Reshape", ["x", "sides"], ["y"], {})],
+        {"x": (TensorProto.FLOAT, ["batch", 3, "height", "width"])},
+        {"y": (TensorProto.FLOAT, ["batch", "values"])},
+        {"sides": np.array([-1, 3 * 1_000_000])},
+    )
+    with pytest.raises(ValueError, match="the graph takes no random inputs: give some with --data"):
+        subject(write(tmp_path, graph))
 
 
 def accuracy(found: Subject) -> float:

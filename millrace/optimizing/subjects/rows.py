@@ -1,6 +1,7 @@
 """Rows of tensors: given, made of texts, or random."""
 
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from millrace.optimizing.version import Version
 
 LABEL = "label"
 RANDOM_ROWS = 64
+MOST_RANDOM_VALUES = 1 << 25
 MASKS = ("attention_mask", "token_type_ids")
 PADS = ("[PAD]", "<pad>")
 
@@ -45,6 +47,12 @@ class Given:
 
     def feed(self, chosen: Sequence[int]) -> Tensors:
         return {name: array[list(chosen)] for name, array in self.arrays.items()}
+
+
+def is_too_large(ports: Sequence[Port], size: int) -> bool:
+    """Whether random rows would take too much memory."""
+    shapes = ([RANDOM_ROWS, *(size if isinstance(dim, str) else dim for dim in port.dims[1:])] for port in ports)
+    return max(map(math.prod, shapes), default=0) > MOST_RANDOM_VALUES
 
 
 def random_rows(ports: Sequence[Port], size: int) -> Given:

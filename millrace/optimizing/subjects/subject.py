@@ -9,16 +9,28 @@ from millrace.exporting.parity import Tensors
 
 
 class Metric(StrEnum):
+    """The first measure of its kind of data, by the names that `millrace evaluate` has for them."""
+
     ACCURACY = "accuracy"
     PERPLEXITY = "perplexity"
+    WORD_ERROR_RATE = "wer"
+    RETRIEVAL = "ndcg@10"
 
     def of(self, total: float, count: int) -> float:
         """From sums over examples: of right answers, or of tokens' negative log-probabilities."""
         return total / count if self is Metric.ACCURACY else math.exp(min(total / count, 700.0))
 
     def loss(self, before: float, after: float) -> float:
-        """What is given away: of accuracy the difference, of perplexity the share; below 0 where it is better."""
-        return before - after if self is Metric.ACCURACY else after / before - 1
+        """What is given away: of perplexity the share, of the others the difference; below 0 where it is better."""
+        match self:
+            case Metric.PERPLEXITY:
+                return after / before - 1
+            case Metric.WORD_ERROR_RATE:
+                return after - before
+        return before - after
+
+    def told(self, score: float) -> str:
+        return f"{score:.2%}" if self in (Metric.ACCURACY, Metric.WORD_ERROR_RATE) else f"{score:.3f}"
 
 
 class Subject(Protocol):

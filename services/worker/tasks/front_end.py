@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from services.worker.batch.graph import ROWS, Array, Feed, Port, Ports
+from services.worker.batch.graph import Array, Feed, Port, Ports
 from services.worker.repository.model_file import Frozen, problems
+from services.worker.tasks import takes_one
 from services.worker.tasks.log_mel import LogMel, LogMelFields
 from services.worker.tasks.sound import Samples
 
@@ -157,7 +158,7 @@ class FrontEnd:
         """Raises ValueError."""
         name, dims, axes = self._input.name, self._input.dims, 2 if self._log_mel is None else 3
         ones = dims[1 : 1 - axes]
-        if len(dims) not in (axes, axes + 1) or dims[0] not in (ROWS, 1) or any(dim != 1 for dim in ones):
+        if len(dims) not in (axes, axes + 1) or not takes_one(self._input) or any(dim != 1 for dim in ones):
             wanted = "[rows, samples]" if self._log_mel is None else "[rows, frames, mels]"
             raise ValueError(f"sound.features: {name} has the shape {list(dims)}, and {wanted} is made")
         mels = dims[-3 - self._frames_axis]

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -154,6 +155,27 @@ def test_jobs_share_runs_and_do_not_hear_each_other(listener: BatchEngine) -> No
         outputs += found
     assert listener.counters()["batches"] - before == len(outputs) / 2
     assert [text([output for output in outputs if output.lease == lease]) for lease in "xy"] == alone
+
+
+def test_a_graph_whose_rows_depend_on_each_other_hears_one_sound_after_the_other() -> None:
+    """As one does whose activations are rounded by one range for all rows of a run."""
+    graph = mel_graph(STRIDE)
+    graph.graph.node[-1].output[0] = "alone"
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "rows"))
+    graph.graph.node.extend(
+        [
+            onnx.helper.make_node("ReduceMax", ["alone", "rows"], ["most"]),
+            onnx.helper.make_node("Max", ["alone", "most"], ["scores"]),
+        ]
+    )
+    engine = transcriber(graph, MEL_SOUND | SHORT_WINDOWS)
+    for lease, notes in (("x", "abcd"), ("y", "dcba")):
+        engine.add(asked(lease, encoded(melody(notes))))
+    outputs: list[Output] = []
+    while found := engine.step():
+        outputs += found
+    assert [text([output for output in outputs if output.lease == lease]) for lease in "xy"] == ["abcd", "dcba"]
+    assert engine.counters()["batches"] == 2
 
 
 def test_a_graph_of_fixed_length_hears_long_and_short_sounds() -> None:
