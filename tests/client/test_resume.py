@@ -51,6 +51,7 @@ async def processes(redis_url: str, worker: Worker) -> AsyncIterator[list[Servic
         for _ in range(2)
     ]
     async with services[0], services[1]:
+        await worker.announce()  # the first time may have lapsed while they started
         yield services
 
 

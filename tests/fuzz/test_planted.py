@@ -178,11 +178,19 @@ def test_a_status_that_is_not_documented_is_found(code: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"),
-    [("Crashes", "died of 6"), ("Hangs", "hung"), ("Spins", "hung"), ("Swells", "large"), ("Leaves", "AssertionError")],
+    ("fault", "kind", "seconds"),
+    [
+        ("Crashes", "died of 6", 5.0),
+        ("Hangs", "hung", 0.2),
+        ("Spins", "hung", 0.2),
+        ("Swells", "large", 5.0),
+        ("Leaves", "AssertionError", 5.0),
+    ],
 )
-def test_what_a_process_does_not_survive_is_found_with_its_input_and_the_rest_is_run(fault: str, kind: str) -> None:
-    tally = watch(f"tests.fuzz.planted:{fault}", SEED, 9, seconds=0.2)
+def test_what_a_process_does_not_survive_is_found_with_its_input_and_the_rest_is_run(
+    fault: str, kind: str, seconds: float
+) -> None:
+    tally = watch(f"tests.fuzz.planted:{fault}", SEED, 9, seconds=seconds)
     (found,) = tally.findings
     assert found.kind.startswith(kind)
     at_the_end = fault == "Leaves"
