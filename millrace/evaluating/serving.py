@@ -29,8 +29,10 @@ async def serving(models: Path, *, device: str = "auto", threads: int = 0) -> As
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(START_S):
-                line = (await process.stdout.readline()).decode()
+            try:
+                line = (await asyncio.wait_for(process.stdout.readline(), START_S)).decode()
+            except TimeoutError:
+                line = ""
             if not line.startswith("millrace ready "):
                 said.seek(0)
                 raise RuntimeError(f"no fleet could be started: {_reason(said.read().decode(errors='replace'))}")
