@@ -131,16 +131,23 @@ async def test_a_whole_completion_and_closing_in_the_middle_of_one(served: Front
 def process(redis_url: str) -> Iterator[Service]:
     """A frontend that goes on while this process's only thread waits, and a model that nobody computes."""
 
-    async def announce() -> None:
-        async with Worker(redis_url), Mirror(redis_url, entry()):
-            pass
+    over = threading.Event()
 
-    asyncio.run(announce())
+    async def announce() -> None:
+        async with Worker(redis_url) as texts, Mirror(redis_url, entry()) as tensors:
+            while not await asyncio.to_thread(over.wait, 1):
+                await asyncio.gather(texts.announce(), tensors.announce())
+
+    announcing = threading.Thread(target=asyncio.run, args=(announce(),))
+    announcing.start()
     addresses = {"MILLRACE_GRPC_ADDRESS": "127.0.0.1:0", "MILLRACE_HTTP_ADDRESS": "127.0.0.1:0"}
-    with Service(
-        "services.frontend", addresses | {"MILLRACE_REDIS_URL": redis_url, "MILLRACE_DRAIN_S": "0"}
-    ) as service:
-        yield service
+    settings = addresses | {"MILLRACE_REDIS_URL": redis_url, "MILLRACE_DRAIN_S": "0"}
+    try:
+        with Service("services.frontend", settings) as service:
+            yield service
+    finally:
+        over.set()
+        announcing.join()
 
 
 @pytest.mark.parametrize(
