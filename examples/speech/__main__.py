@@ -30,6 +30,7 @@ QUICK = Counts(train=240, validation=20, held_out=40)
 CALIBRATION = 64
 """Training sounds that scale the activations of the graph of 8 bits, and that the export is checked on."""
 METHODS = (Method.INT8, Method.INT8_STATIC, Method.INT8_BLOCK)
+QUICK_METHODS = (Method.INT8_STATIC,)
 MOST_LOSS = 0.005
 """Of the validation sounds' word error rate."""
 NAME, MEASURES = "spoken", "measures.json"
@@ -106,7 +107,7 @@ def _optimise(chosen: argparse.Namespace, console: Console) -> None:
     corpus.write_data_set(corpus.load(Part.VALIDATION, chosen.work), judging)
     lines = optimise.optimise(
         chosen.out,
-        METHODS,
+        QUICK_METHODS if chosen.quick else METHODS,
         judging,
         console,
         most_loss=MOST_LOSS,
