@@ -8,8 +8,9 @@ the client and ends the thread.
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -49,13 +50,14 @@ class LoopThread:
 
     def call(self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """What the work answers. Raises what it raises, and RuntimeError where the client is, or is being, closed."""
-        future = self._submit(work, *args, **kwargs)
+        answer: Future[T] = Future()  # There before the call is, so that no interruption falls between the two.
         try:
-            return future.result()
+            self._submit(answer, work, *args, **kwargs)
+            return answer.result()
         except CancelledError:
             raise RuntimeError("the client was closed during the call") from None
         except BaseException:
-            future.cancel()
+            answer.cancel()
             raise
 
     def iterate(self, results: AsyncGenerator[T, None]) -> Generator[T, None, None]:
@@ -76,24 +78,37 @@ class LoopThread:
             self._closed, loop, thread = True, self._loop, self._thread
         if loop is None or thread is None:
             return
-        with suppress(RuntimeError):  # The loop has ended.
-            loop.call_soon_threadsafe(self._stop.set)
+        _call_soon(loop, self._stop.set)
         if thread is not threading.current_thread():
             thread.join()
 
-    def _submit(self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def _submit(
+        self, answer: Future[T], work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Has the loop do the work and settle the answer; whoever cancels that cancels the work."""
+
+        async def run() -> T:
+            return await work(*args, **kwargs)
+
+        def begin() -> None:
+            task = asyncio.create_task(run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(_settle, answer))
+            answer.add_done_callback(lambda done: _call_soon(loop, task.cancel) if done.cancelled() else None)
+
         with self._lock:
             if self._closed:
                 raise RuntimeError("the client is closed")
             loop = self._loop or self._start()
-            return asyncio.run_coroutine_threadsafe(self._track(work, *args, **kwargs), loop)
+            loop.call_soon_threadsafe(begin)
 
     def _leave(self, stream: Stream[Any]) -> None:
         """In whichever thread the garbage collector found the generator, the loop's own among them."""
         self._streams.discard(stream)
         with suppress(RuntimeError):  # The client is closed, and so are its streams.
             if self._thread is threading.current_thread():
-                self._submit(stream.close)
+                self._submit(Future(), stream.close)
             else:
                 self.call(stream.close)
 
@@ -121,11 +136,17 @@ class LoopThread:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await asyncio.gather(*(stream.close() for stream in list(self._streams)), return_exceptions=True)
 
-    async def _track(self, work: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            return await work(*args, **kwargs)
-        finally:
-            self._tasks.discard(task)
+
+def _settle(answer: Future[T], task: asyncio.Task[T]) -> None:
+    with suppress(InvalidStateError):  # Its caller was interrupted meanwhile.
+        if task.cancelled():
+            answer.cancel()
+        elif (error := task.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(task.result())
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # The loop has ended.
+        loop.call_soon_threadsafe(function)

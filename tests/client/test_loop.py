@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
@@ -171,3 +172,25 @@ def test_a_wait_that_is_interrupted_cancels_its_call(loop: LoopThread) -> None:
         loop.call(work)
     pressing.join()
     assert cancelled.wait(5)
+
+
+def test_an_interruption_right_behind_the_submission_cancels_the_call() -> None:
+    begun, cancelled = threading.Event(), threading.Event()
+
+    class Interrupted(LoopThread):
+        def _submit(self, *args: Any, **kwargs: Any) -> None:
+            super()._submit(*args, **kwargs)
+            begun.wait()
+            raise KeyboardInterrupt
+
+    async def work() -> None:
+        try:
+            await forever(begun)
+        finally:
+            cancelled.set()
+
+    thread = Interrupted(nullcontext())
+    with pytest.raises(KeyboardInterrupt):
+        thread.call(work)
+    assert cancelled.wait(5)
+    thread.close()
