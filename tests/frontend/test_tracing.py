@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -16,10 +16,12 @@ from millrace import AsyncClient, tracing
 from millrace.errors import Code
 from millrace.queue import Ending
 from millrace.tracing import export
+from millrace.v1.generation_pb2_grpc import TextGenerationServiceStub
 from millrace.v1.job_pb2 import JobOptions
 from millrace.v1.job_service_pb2 import SubmitJobRequest, WatchJobRequest
+from millrace.v1.job_service_pb2_grpc import JobServiceStub
 from tests.collector import Collector, Seen, collector
-from tests.frontend.playing import Generation, Jobs, Worker, frontend, read, request
+from tests.frontend.playing import Generation, Worker, frontend, read, request
 from tests.stub_models import write_stub
 from tests.worker.rig import Rig
 
@@ -31,6 +33,13 @@ GENERATE = "millrace.v1.TextGenerationService/Generate"
 def sending(collected: Collector, ratio: float = 0.0) -> AbstractContextManager[None]:
     """Of the traces that callers have begun, and of so many others; at its end all are there."""
     return tracing.sending("millrace", "test", collected.endpoint, ratio)
+
+
+@asynccontextmanager
+async def calling(redis_url: str) -> AsyncIterator[grpc.aio.Channel]:
+    """A frontend of its own: when it has ended, so have the spans of its calls, which their callers do not wait for."""
+    async with frontend(redis_url) as served, grpc.aio.insecure_channel(served.grpc_address) as channel:
+        yield channel
 
 
 @pytest.fixture
@@ -132,52 +141,54 @@ async def test_a_frontend_that_sends_no_traces_hands_the_callers_on(worker: Work
     assert [message async for message in call]
 
 
-async def test_so_many_of_the_others_as_the_ratio_says_are_traced(worker: Worker, generation: Generation) -> None:
+async def test_so_many_of_the_others_as_the_ratio_says_are_traced(worker: Worker, redis_url: str) -> None:
     with collector() as collected:
         with sending(collected, ratio=1.0):
-            call = generation.Generate(request())
-            held = await worker.take()
-            await held.emit("all", last=True)
-            assert [message async for message in call]
+            async with calling(redis_url) as channel:
+                call = TextGenerationServiceStub(channel).Generate(request())
+                held = await worker.take()
+                await held.emit("all", last=True)
+                assert [message async for message in call]
         root = collected.one(GENERATE)
     assert root.parent_id == ""
     assert re.fullmatch(f"00-{root.trace_id}-{collected.one('submit').span_id}-01", held.lease.trace)
 
 
-async def test_who_comes_back_to_a_job_with_another_trace_is_linked_to_the_jobs(
-    worker: Worker, generation: Generation, jobs: Jobs
-) -> None:
+async def test_who_comes_back_to_a_job_with_another_trace_is_linked_to_the_jobs(worker: Worker, redis_url: str) -> None:
     other = f"00-{'a' * 32}-{SPAN_ID}-01"
     with collector() as collected:
         with sending(collected):
-            job = SubmitJobRequest(generate=request(), job=JobOptions(job_id="a"))
-            await jobs.SubmitJob(job, metadata=(("traceparent", TRACEPARENT),))
-            held = await worker.take()
-            await held.emit("one")
-            same = generation.Generate(request(job=JobOptions(job_id="a")), metadata=(("traceparent", TRACEPARENT),))
-            await same.read()
-            watch = WatchJobRequest(job_id="a", after_offset=1)
-            another = jobs.WatchJob(watch, metadata=(("traceparent", other),))
-            await another.initial_metadata()
-            await held.emit("two", last=True)
-            assert [message async for message in another]
-            assert await read(same)
+            async with calling(redis_url) as channel:
+                generation, jobs = TextGenerationServiceStub(channel), JobServiceStub(channel)
+                job = SubmitJobRequest(generate=request(), job=JobOptions(job_id="a"))
+                await jobs.SubmitJob(job, metadata=(("traceparent", TRACEPARENT),))
+                held = await worker.take()
+                await held.emit("one")
+                again = request(job=JobOptions(job_id="a"))
+                same = generation.Generate(again, metadata=(("traceparent", TRACEPARENT),))
+                await same.read()
+                watch = WatchJobRequest(job_id="a", after_offset=1)
+                another = jobs.WatchJob(watch, metadata=(("traceparent", other),))
+                await another.initial_metadata()
+                await held.emit("two", last=True)
+                assert [message async for message in another]
+                assert await read(same)
         relays = {span.trace_id: span for span in collected.named("relay")}
     assert (relays[TRACE_ID].links, relays[TRACE_ID].events) == ([], ["first result"])
     assert (relays["a" * 32].links, relays["a" * 32].events) == ([TRACE_ID], ["resumed", "first result"])
 
 
-async def test_a_failure_of_the_service_fails_its_span_and_a_callers_does_not(
-    worker: Worker, generation: Generation
-) -> None:
+async def test_a_failure_of_the_service_fails_its_span_and_a_callers_does_not(worker: Worker, redis_url: str) -> None:
     with collector() as collected:
         with sending(collected, ratio=1.0):
-            with pytest.raises(grpc.aio.AioRpcError):
-                await read(generation.Generate(request(model="no")))
-            call = generation.Generate(request())
-            await (await worker.take()).end(Ending(code=Code.INTERNAL, reason="BROKEN"))
-            with pytest.raises(grpc.aio.AioRpcError):
-                await read(call)
+            async with calling(redis_url) as channel:
+                generation = TextGenerationServiceStub(channel)
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await read(generation.Generate(request(model="no")))
+                call = generation.Generate(request())
+                await (await worker.take()).end(Ending(code=Code.INTERNAL, reason="BROKEN"))
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await read(call)
         wrong, broken = collected.named(GENERATE)
     assert (wrong.failed, wrong.attributes["millrace.reason"]) == (False, "MODEL_UNKNOWN")
     assert (broken.failed, broken.attributes["error.type"]) == (True, "BROKEN")
