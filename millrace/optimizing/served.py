@@ -34,7 +34,7 @@ def judge(order: Order, version: Version, scratch: Path, one: Candidate, found: 
     folder.parent.mkdir(parents=True)
     try:
         if one.method is None:
-            shutil.copytree(version.folder, folder)
+            shutil.copytree(version.folder, folder, symlinks=True)
         else:
             folder.mkdir()
             publishing.place(folder, version, one)

@@ -59,7 +59,7 @@ class Commands:
         start = f"{repository}/".encode()
         own = {field: value for field, value in stored.items() if field != SERIAL and field.startswith(start)}
         commands = self._entries.read(keys.COMMANDS, own, _command)
-        return {field.removeprefix(start).decode(): command for field, command in commands.items()}
+        return {field.removeprefix(start).decode(errors="replace"): command for field, command in commands.items()}
 
 
 def _command(text: bytes) -> Command:

@@ -96,7 +96,7 @@ class Mailbox:
                 if self.subscribed.is_set():
                     log.warning("mailbox.lost", error=repr(error))
             except RedisError as error:
-                if repr(error) != told:
+                if self.subscribed.is_set() or repr(error) != told:
                     told = repr(error)
                     log.error("mailbox.refused", error=told)
             self.subscribed.clear()

@@ -161,12 +161,11 @@ class Registry:
         except (*AWAY, RedisError) as error:
             raise Unavailable("the registry is not reachable", reason="QUEUE_AWAY") from error
 
-        def parse(value: bytes) -> tuple[int, T]:
+        def parse(value: bytes) -> T | None:
             expiry_ms, text = value.split(b" ", 1)
-            return int(expiry_ms), make(json.loads(text))
+            return make(json.loads(text)) if int(expiry_ms) > seconds * 1000 else None
 
-        entries = self._entries.read(key, stored, parse).values()
-        return [entry for expiry_ms, entry in entries if expiry_ms > seconds * 1000]
+        return [entry for entry in self._entries.read(key, stored, parse).values() if entry is not None]
 
 
 def _pack(entry: ModelEntry | WorkerEntry) -> str:

@@ -96,6 +96,13 @@ def test_what_no_worker_serves_is_told_in_the_worker_s_words(hearing: Path, tmp_
         optimised(order(hearing, data=sounds(tmp_path / "spoken")))
 
 
+def test_a_link_in_the_original_is_served_to_nobody(hearing: Path, tmp_path: Path) -> None:
+    (hearing / "labels.txt").rename(tmp_path / "labels.txt")
+    (hearing / "labels.txt").symlink_to(tmp_path / "labels.txt")
+    with pytest.raises(ValueError, match="the original: the worker refuses the model: tones/1: "):
+        optimised(order(hearing, data=sounds(tmp_path / "spoken")))
+
+
 def test_data_that_no_evaluation_takes_are_refused_with_their_line(hearing: Path, tmp_path: Path) -> None:
     data = tmp_path / "labels.jsonl"
     data.write_text('{"audio": "nowhere.wav", "text": "a"}')

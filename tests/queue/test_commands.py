@@ -37,6 +37,13 @@ async def test_a_command_that_cannot_be_read_hides_no_other(bench: Bench) -> Non
     assert verbs(await commands.read("models")) == {"story": Verb.LOAD}
 
 
+async def test_a_command_about_a_name_that_is_no_text_is_about_no_model(bench: Bench) -> None:
+    commands = Commands(bench.redis)
+    await commands.give("models", "story", Verb.LOAD)
+    await bench.redis.hset(keys.COMMANDS, b"models/\xff", b'{"serial":1,"verb":"load","at_ms":1}')
+    assert verbs(await commands.read("models")) == {"story": Verb.LOAD, "\ufffd": Verb.LOAD}
+
+
 async def test_serial_numbers_go_on_behind_a_server_that_has_lost_the_commands(bench: Bench) -> None:
     commands = Commands(bench.redis)
     before = await commands.give("models", "story", Verb.LOAD)
